@@ -1,0 +1,79 @@
+"""Runs a model over text and keeps what passes one hook point."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.hook_points import HookPoint
+
+from bae_lens.activations.models import Reached, find_hook_point, hook_shape, run_until
+from bae_lens.activations.text import Windows
+
+
+class Activations(NamedTuple):
+    """Activations at one hook point, BOS and padding left out, in the order of the windows."""
+
+    vectors: Float[Tensor, "token d_in"]
+    window: Int[Tensor, " token"]
+    """Row of `Windows.tokens` that each vector belongs to."""
+    position: Int[Tensor, " token"]
+    """Its position there; BOS is at 0, so these begin at 1."""
+
+
+def harvest(
+    model: Any,
+    windows: Windows,
+    hook_name: str,
+    *,
+    batch_size: int = 32,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> Activations:
+    """The activations of every token but BOS at one hook point, in fp32, on the CPU.
+
+    The forward pass ends at the hook point. Windows of like length run together, so little is spent on padding.
+
+    Args:
+        batch_size: Windows a forward pass.
+        max_tokens: Stop after the windows that hold so many tokens.
+
+    Raises:
+        ValueError: If the model has no such hook point, or it does not fire.
+    """
+    find_hook_point(model, hook_name)
+    hook_shape(model, hook_name)  # says at once if it does not fire
+    chosen = _first_windows(windows, max_tokens)
+    order = chosen[windows.lengths[chosen].argsort(stable=True)]
+    found: dict[int, Tensor] = {}
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        found[-1] = activation.detach()
+        raise Reached
+
+    with tqdm(total=int(windows.lengths[order].sum()), desc=f"harvest {hook_name}", unit="tok", disable=not progress) as bar:
+        for rows in order.split(batch_size):
+            lengths = windows.lengths[rows]
+            tokens = windows.tokens[rows, : int(lengths.max())]
+            mask = (torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)).long()
+            device = next(model.parameters()).device
+            run_until(model, tokens, [(hook_name, keep)], attention_mask=mask.to(device))
+            batch = found.pop(-1).flatten(2).float().cpu()
+            for row, length, vectors in zip(rows.tolist(), lengths.tolist(), batch, strict=True):
+                found[row] = vectors[1:length].clone()
+            bar.update(int(lengths.sum()))
+    kept = sorted(found)
+    lengths = torch.tensor([len(found[row]) for row in kept])
+    return Activations(
+        vectors=torch.cat([found[row] for row in kept]),
+        window=torch.tensor(kept).repeat_interleave(lengths),
+        position=torch.cat([torch.arange(1, n + 1) for n in lengths.tolist()]),
+    )
+
+
+def _first_windows(windows: Windows, max_tokens: int | None) -> Int[Tensor, " window"]:
+    if max_tokens is None:
+        return torch.arange(len(windows.lengths))
+    before = (windows.lengths - 1).cumsum(0) - (windows.lengths - 1)
+    return (before < max_tokens).nonzero().flatten()

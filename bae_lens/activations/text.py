@@ -1,0 +1,100 @@
+"""Text: documents from files, cut into windows of tokens that begin with BOS."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+class Windows(NamedTuple):
+    """Token windows of one context size, padded on the right."""
+
+    tokens: Int[Tensor, "window pos"]
+    lengths: Int[Tensor, " window"]
+    """Tokens of each window that are no padding, BOS counted."""
+    document: Int[Tensor, " window"]
+    """The document that each window is cut from."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens without BOS and padding."""
+        return int(self.lengths.sum()) - len(self.lengths)
+
+
+class Split(NamedTuple):
+    train: list[str]
+    held_out: list[str]
+
+
+def read_documents(path: str | Path) -> list[str]:
+    """The documents of a text file: a line each, or, for a name in .jsonl, the field "text" of a JSON object a line.
+
+    Raises:
+        ValueError: If the file holds no text, or a line is not as it should be (its number is said).
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(path).expanduser()
+    documents = []
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if path.suffix == ".jsonl" and line.strip():
+                try:
+                    line = json.loads(line)["text"]
+                    assert isinstance(line, str)
+                except (ValueError, KeyError, TypeError, AssertionError):
+                    raise ValueError(f'{path}, line {number}: no JSON object with a string in "text"') from None
+            if line.strip():
+                documents.append(line.strip())
+    if not documents:
+        raise ValueError(f"{path} holds no text")
+    return documents
+
+
+def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0) -> Split:
+    """Splits documents at random, the same way for one seed; at least one document on each side.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if len(documents) < 2:
+        raise ValueError(
+            f"{len(documents)} document cannot be split into training and held-out text: "
+            "give one document a line, or a file of its own for each"
+        )
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
+    n_held_out = min(max(1, round(held_out * len(documents))), len(documents) - 1)
+    n_train = len(documents) - n_held_out
+    return Split([documents[i] for i in order[:n_train]], [documents[i] for i in order[n_train:]])
+
+
+def tokenize(tokenizer: Any, documents: list[str], context_size: int) -> Windows:
+    """Cuts each document into windows of at most `context_size` tokens, each of which begins with BOS.
+
+    A last window of a single token is left out.
+
+    Raises:
+        ValueError: If all the text together is shorter than one context.
+    """
+    if tokenizer is None:
+        raise ValueError("this model has no tokenizer: its directory holds no tokenizer.json")
+    if context_size < 3:
+        raise ValueError(f"a context of {context_size} tokens has no room for BOS and two more")
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    rows: list[list[int]] = []
+    document: list[int] = []
+    for number, text in enumerate(documents):
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for start in range(0, len(ids), context_size - 1):
+            if len(ids) - start >= 2:
+                rows.append([bos, *ids[start : start + context_size - 1]])
+                document.append(number)
+    total = sum(map(len, rows))
+    if total < context_size:
+        raise ValueError(f"the text has {total} tokens in all, fewer than one context of {context_size}")
+    tokens = torch.full((len(rows), max(map(len, rows))), bos, dtype=torch.long)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return Windows(tokens, torch.tensor([len(r) for r in rows]), torch.tensor(document))

@@ -1,0 +1,170 @@
+"""The Binary Autoencoder (section 3) as a SAELens SAE: bits = step(x W_enc + b_enc), x_hat = features W_dec + b_dec."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from typing_extensions import override
+
+from bae_lens.checks import check_activations, check_width
+from bae_lens.model.binarize import SURROGATES, step
+from bae_lens.model.config import BAEConfig
+from bae_lens.model.more_bit import fold_bits
+
+BURSTINESS_FLOOR = 2.0**-24
+"""Smallest |bit - prior| that burstiness tells from 0, so that a constant bit's is -24 and not minus infinity."""
+
+
+class BinaryCode(SAE[Any]):
+    """What `BAE` and `TrainingBAE` share: the encoder to bits, the decoder, and what belongs to both.
+
+    Attributes:
+        W_enc: ``(d_in, d_sae * C)``, b_enc: ``(d_sae * C,)``, W_dec: ``(d_sae, d_in)``, b_dec: ``(d_in,)``.
+        prior: Mean of each bit ``(d_sae * C,)``, always fp32.
+        act_scale: Activation of a feature that is fully on ``(d_sae,)``: 1 until the decoder's norm is folded into it.
+        at_zero: The bit of a pre-activation of exactly 0 ``(d_sae * C,)``; a polarity fold turns it round.
+        hook_sae_bits: Hook point of the bits ``(..., d_sae * C)``.
+    """
+
+    b_enc: nn.Parameter
+    prior: Tensor
+    act_scale: Tensor
+    at_zero: Tensor
+
+    @property
+    def d_bits(self) -> int:
+        return self.cfg.d_sae * self.cfg.bits_per_feature
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        like = {"dtype": self.dtype, "device": self.device}
+        if self.cfg.bits_per_feature > 1:
+            self.W_enc = nn.Parameter(torch.empty(self.cfg.d_in, self.d_bits, **like))
+            nn.init.kaiming_uniform_(self.W_enc.T)
+        self.b_enc = nn.Parameter(torch.zeros(self.d_bits, **like), requires_grad=self.cfg.encoder_bias)
+        bit_at_zero = float(SURROGATES[self.cfg.surrogate].bit_at_zero)
+        self.register_buffer("prior", torch.full((self.d_bits,), 0.5, dtype=torch.float32, device=self.device))
+        self.register_buffer("act_scale", torch.ones(self.cfg.d_sae, **like))
+        self.register_buffer("at_zero", torch.full((self.d_bits,), bit_at_zero, **like))
+        self.hook_sae_bits = HookPoint()
+
+    def encode_bits(
+        self, x: Float[Tensor, "... d_in"]
+    ) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_bits"]]:
+        """Bits (0 or 1) and pre-activations of vectors; the bits pass through `hook_sae_bits`."""
+        if not self.hook_z_reshaping_mode:
+            check_width(x, self.cfg.d_in)
+        pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        bits = self.hook_sae_bits(step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width))
+        return bits, pre
+
+    def bits_to_features(self, bits: Float[Tensor, "... d_bits"]) -> Float[Tensor, "... d_sae"]:
+        """What the decoder reads: the bits of each feature folded (Eq. 7), times `act_scale`."""
+        return fold_bits(bits, self.cfg.bits_per_feature) * self.act_scale
+
+    @override
+    def decode(self, feature_acts: Float[Tensor, "... d_sae"]) -> Float[Tensor, "..."]:
+        """Reconstructions ``(..., d_in)`` of features."""
+        out = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
+        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
+
+    def bits(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_bits"]:
+        """The code h_B of vectors: 0 or 1, ``(..., d_sae * C)``."""
+        return self.encode_bits(x)[0]
+
+    @torch.no_grad()
+    def burstiness(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_bits"]:
+        """log2 abs(bit - prior) of each bit (section 5.2): near 0 where a bit is where it seldom is, far below elsewhere.
+
+        Raises:
+            ValueError: If the prior was not estimated yet.
+        """
+        self.check_prior()
+        return (self.bits(x).float() - self.prior).abs().clamp_min(BURSTINESS_FLOOR).log2()
+
+    @torch.no_grad()
+    def feature_burstiness(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
+        """Burstiness of each feature: log2 abs(h_R - its prior mean); that of its bit where C = 1."""
+        self.check_prior()
+        c = self.cfg.bits_per_feature
+        deviation = fold_bits(self.bits(x).float(), c) - fold_bits(self.prior, c)
+        return deviation.abs().clamp_min(BURSTINESS_FLOOR).log2()
+
+    def check_prior(self) -> None:
+        """Raises ValueError if the prior was not estimated yet."""
+        if not self.cfg.prior_samples:
+            raise ValueError("this BAE has no prior yet: call bae.estimate_prior(activations) first")
+
+    @torch.no_grad()
+    def estimate_prior(self, activations: Float[Tensor, "... d_in"], batch_size: int = 4096) -> None:
+        """Sets the prior to the mean of each bit over these vectors, counted in integers.
+
+        Raises:
+            TypeError, ValueError: If the activations have another dtype or width, are empty, or are not finite.
+        """
+        check_activations(activations, None if self.hook_z_reshaping_mode else self.cfg.d_in)
+        rows = activations.flatten(0, -3 if self.hook_z_reshaping_mode else -2)
+        ones = torch.zeros(self.d_bits, dtype=torch.long, device=self.device)
+        for batch in rows.split(batch_size):
+            ones += (self.bits(batch.to(self.device)) > 0.5).sum(0)
+        self.set_prior(ones, len(rows))
+
+    def set_prior(self, ones: Tensor, samples: int) -> None:
+        """Sets the prior from how often each bit was 1 ``(d_sae * C,)`` in so many samples."""
+        self.prior = (ones.double() / samples).float()
+        self.cfg.prior_samples = samples
+
+    @override
+    @torch.no_grad()
+    def fold_and_get_W_dec_norm(self) -> Tensor:
+        """Gives the decoder unit rows and `act_scale` their norms: exact, where scaling the encoder would change nothing.
+
+        (SAELens' own fold moves the norm into the encoder, whose scale a step function does not see.)
+        """
+        norms = self.get_W_dec_norm()
+        self.W_dec.data.div_(norms.unsqueeze(1))
+        self.act_scale.mul_(norms)
+        return norms
+
+    @override
+    def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
+        """Names every tensor that is missing, unknown or of another shape, before any is loaded."""
+        super().process_state_dict_for_loading(state_dict)
+        expected = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        problems = [f"{name} is missing" for name in expected.keys() - state_dict.keys()]
+        problems += [f"{name} is unknown" for name in state_dict.keys() - expected.keys()]
+        problems += [
+            f"{name} has shape {tuple(state_dict[name].shape)} where {shape} is expected"
+            for name, shape in expected.items()
+            if name in state_dict and tuple(state_dict[name].shape) != shape
+        ]
+        if problems:
+            raise ValueError(f"these are not the weights of this BAE: {'; '.join(sorted(problems))}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        exact = self.prior
+        super()._apply(fn, recurse)
+        if self.prior.dtype != torch.float32:  # a bf16 mean would round 1 - 3/4096 to 1
+            self.prior = exact.to(device=self.prior.device, dtype=torch.float32)
+        return self
+
+
+class BAE(BinaryCode):
+    """A trained Binary Autoencoder: architecture "bae" of SAELens, for everything that takes a SAELens SAE."""
+
+    cfg: BAEConfig
+
+    @override
+    def encode(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... d_sae"]:
+        """Features of vectors ``(..., d_in)``: 0 or 1 (k / (2^C - 1) for C > 1), times `act_scale`.
+
+        Raises:
+            TypeError, ValueError: If the input is not floating point, or of another width.
+        """
+        bits, _ = self.encode_bits(x)
+        return self.hook_sae_acts_post(self.bits_to_features(bits))

@@ -1,0 +1,1 @@
+"""What a BAE is trained for: reconstruction, entropy over the minibatch, covariance."""

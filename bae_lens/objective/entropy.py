@@ -1,0 +1,33 @@
+"""Entropy of bits over a minibatch (Eq. 4): the loss, and the figure that is reported."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ENTROPY_FORMS = ("bernoulli", "eq4")
+EPSILON = 1e-10
+"""Inside the logarithms of the loss, as in the published code: keeps its gradient finite at 0 and 1."""
+
+
+def entropy_loss(mean: Float[Tensor, " d_bits"], form: str) -> Float[Tensor, ""]:
+    """The entropy term of the loss, in bits, of the bits' means over a minibatch.
+
+    Args:
+        mean: Mean of each bit ``(d_bits,)``, fp32 or wider.
+        form: "bernoulli", the entropy of each bit; or "eq4", -sum p log2 p as printed in Eq. 4, half of it on fair bits.
+    """
+    of_ones = -(mean * (mean + EPSILON).log2())
+    if form == "eq4":
+        return of_ones.sum()
+    return (of_ones - (1 - mean) * (1 - mean + EPSILON).log2()).sum()
+
+
+def marginal_entropy(mean: Float[Tensor, "... d_bits"]) -> Float[Tensor, "..."]:
+    """Sum over bits of their Bernoulli entropies, in bits: the figure reported everywhere, whatever the loss.
+
+    Exactly 0 for constant bits; computed and returned in float64.
+    """
+    p = mean.double()
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum(-1) / math.log(2)

@@ -1,0 +1,252 @@
+"""The BAE in training (section 3): reconstruction, entropy and covariance, and the start from data that makes it sparse."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from sae_lens import TrainingSAE, TrainingSAEConfig
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from torch import Tensor, nn
+from typing_extensions import override
+
+from bae_lens.checks import check_activations, check_known
+from bae_lens.model.bae import BinaryCode
+from bae_lens.model.binarize import step
+from bae_lens.model.config import BAEConfig, check_bae_fields
+from bae_lens.objective.covariance import covariance_loss
+from bae_lens.objective.entropy import ENTROPY_FORMS, entropy_loss, marginal_entropy
+
+RECONSTRUCTION_LOSSES = ("sum", "mean")
+INITS = ("default", "linear", "data")
+DENSE = 0.1
+"""A feature that is on more often than this is dense."""
+PRIOR_MOMENTUM = 0.02
+"""Of the prior's running mean while training; `estimate_prior` replaces it by an exact one."""
+
+
+@dataclass(kw_only=True)
+class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
+    """Configuration of a `TrainingBAE`: every field of `BAEConfig`, and the objective's."""
+
+    apply_b_dec_to_input: bool = False
+    """As in `BAEConfig`; stated again because SAELens' own training default would win."""
+    reconstruction_loss: str = "sum"
+    """L_r over the d_in dimensions: "sum" (Eq. 3; SAELens' units) or "mean" (the units of the paper's weights)."""
+    entropy_form: str = "bernoulli"
+    """"bernoulli" or "eq4" (as printed); the loss only, reported entropies are always Bernoulli."""
+    entropy_weight: float = 0.1
+    """alpha_e, in units of L_r a bit."""
+    covariance_weight: float = 2e-3
+    """alpha_c."""
+    entropy_floor: float = 0.0
+    """In bits: where the minibatch's entropy is below it, the entropy term is 0 (`entropy_threshold` of the published code)."""
+    entropy_delay_steps: int = 0
+    """For so many first steps the entropy's weight is 0."""
+    init: str = "default"
+    """"default": SAELens' usual start; "linear": that of `torch.nn.Linear`; "data": sparse, from the first training batch."""
+    init_density: float = 0.0
+    """With init "data": the share of vectors that each bit is on for at the start; 0 means 10 / number of bits."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "bae"
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bae_fields(self)
+        check_known("reconstruction_loss", self.reconstruction_loss, RECONSTRUCTION_LOSSES)
+        check_known("entropy_form", self.entropy_form, ENTROPY_FORMS)
+        check_known("init", self.init, INITS)
+        for name in ("entropy_weight", "covariance_weight", "entropy_floor", "entropy_delay_steps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if not 0 <= self.init_density < 0.5:
+            raise ValueError(f"init_density must be at least 0 and under 0.5, got {self.init_density}")
+
+
+class BatchMetrics(NamedTuple):
+    """What a minibatch says of a code; counts of bits, but for `l0`."""
+
+    entropy: Tensor
+    """Marginal entropy in bits a token."""
+    fvu: Tensor
+    """Fraction of the minibatch's variance that is left unexplained."""
+    live: Tensor
+    """Bits that change."""
+    dead: Tensor
+    """Bits that never change, at 0 or at 1."""
+    stuck_at_one: Tensor
+    """The dead bits that are always 1, which SAELens does not count as dead."""
+    dense: Tensor
+    """Bits that are on in more than a tenth of the samples."""
+    l0: Tensor
+    """Mean number of bits that are on."""
+
+
+@torch.no_grad()
+def batch_metrics(
+    bits: Float[Tensor, "batch d_bits"], x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
+) -> BatchMetrics:
+    """Metrics of a minibatch, all in fp32 or float64."""
+    mean = bits.float().mean(0)
+    x = x.float()
+    residual = (x - x_hat.float()).pow(2).sum()
+    variance = (x - x.mean(0)).pow(2).sum()
+    dead = (mean == 0) | (mean == 1)
+    return BatchMetrics(
+        entropy=marginal_entropy(mean),
+        fvu=residual / variance,
+        live=(~dead).sum(),
+        dead=dead.sum(),
+        stuck_at_one=(mean == 1).sum(),
+        dense=(mean > DENSE).sum(),
+        l0=mean.sum(),
+    )
+
+
+class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
+    """A BAE with its objective, for SAELens' trainers and for `bae_lens.train`."""
+
+    cfg: TrainingBAEConfig
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        with torch.no_grad():
+            if self.cfg.init == "linear":
+                nn.init.uniform_(self.W_enc, -(self.cfg.d_in**-0.5), self.cfg.d_in**-0.5)
+                nn.init.uniform_(self.W_dec, -(self.cfg.d_sae**-0.5), self.cfg.d_sae**-0.5)
+                nn.init.uniform_(self.b_dec, -(self.cfg.d_sae**-0.5), self.cfg.d_sae**-0.5)
+                if self.cfg.encoder_bias:
+                    nn.init.uniform_(self.b_enc, -(self.cfg.d_in**-0.5), self.cfg.d_in**-0.5)
+            elif self.cfg.init == "data":
+                for weight in self.parameters():
+                    weight.zero_()  # the sign that they wait for data; weights that anyone sets are not all 0
+
+    def awaits_data(self) -> bool:
+        """Whether this BAE starts from data and nobody has given it weights yet."""
+        return self.cfg.init == "data" and not any(bool(w.any()) for w in self.parameters())
+
+    @torch.no_grad()
+    def start_from(self, x: Float[Tensor, "samples d_in"], generator: torch.Generator | None = None) -> None:
+        """Sets the weights from data, in the data's own units, so that training begins sparse and not dense.
+
+        Encoder columns are directions of centred data points, at half scale; thresholds make each bit start on for a share
+        `init_density` of the samples; decoder rows are a tenth of the same directions; b_dec is the mean. Where there are
+        fewer samples than features, the directions of differences of random pairs serve for the rest.
+
+        Args:
+            x: Vectors ``(samples, d_in)``; more than d_sae of them are better.
+            generator: Chooses among them; one seeded with 0 if not given.
+        """
+        check_activations(x, self.cfg.d_in, "activations to start from")
+        generator = generator or torch.Generator().manual_seed(0)
+        x = x.to(self.device, torch.float32)
+        mean = x.mean(0)
+        centred = x - mean
+        unit = centred.pow(2).sum(1).mean().sqrt() / math.sqrt(self.cfg.d_in)  # 1 where E|x - mean|^2 = d
+        if not unit > 0:
+            raise ValueError(f"the {len(x)} activations to start from are all equal: nothing to learn from them")
+        directions = _directions(centred, self.cfg.d_sae, generator)
+        columns = 0.5 * directions.repeat_interleave(self.cfg.bits_per_feature, 0).T / unit
+        density = self.cfg.init_density or min(10 / self.d_bits, 0.25)
+        thresholds = _quantiles(centred @ columns, 1 - density)
+        bias = -thresholds - (0 if self.cfg.apply_b_dec_to_input else mean @ columns)
+        self.W_enc.copy_(columns)
+        self.W_dec.copy_(0.1 * unit * directions)
+        self.b_dec.copy_(mean)
+        if self.cfg.encoder_bias:
+            self.b_enc.copy_(bias)
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        return {"entropy": self.cfg.entropy_weight, "covariance": self.cfg.covariance_weight}
+
+    @override
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "... d_in"]
+    ) -> tuple[Float[Tensor, "... d_sae"], Float[Tensor, "... d_bits"]]:
+        bits, pre = self.encode_bits(x)
+        return self.hook_sae_acts_post(self.bits_to_features(bits)), pre
+
+    @override
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        bits = step(hidden_pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width)
+        return self.code_losses(bits, step_input)
+
+    def code_losses(self, bits: Float[Tensor, "... d_bits"], step_input: TrainStepInput) -> dict[str, Tensor]:
+        """The weighted entropy and covariance terms of Eq. 4, in fp32 with autocast off."""
+        with torch.autocast(bits.device.type, enabled=False):
+            bits = bits.flatten(0, -2)
+            bits = bits if bits.dtype == torch.float64 else bits.float()
+            entropy = entropy_loss(bits.mean(0), self.cfg.entropy_form)
+            weight = step_input.coefficients["entropy"]
+            if step_input.n_training_steps < self.cfg.entropy_delay_steps:
+                weight = 0.0
+            if self.cfg.entropy_floor:
+                entropy = entropy * (entropy.detach() >= self.cfg.entropy_floor)
+            losses = {"entropy_loss": weight * entropy, "covariance_loss": entropy.new_zeros(())}
+            if step_input.coefficients["covariance"]:
+                losses["covariance_loss"] = step_input.coefficients["covariance"] * covariance_loss(bits)
+        return losses
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """One forward pass with its losses, each named; metrics only on logging steps.
+
+        The bits are made once, so that a surrogate sees the whole incoming gradient (the published code's is not linear in it).
+        """
+        x = step_input.sae_in
+        if self.awaits_data():
+            self.start_from(x)
+        bits, pre = self.encode_bits(x)
+        features = self.hook_sae_acts_post(self.bits_to_features(bits))
+        x_hat = self.decode(features)
+        squared_error = self.mse_loss_fn(x_hat, x)
+        reduced = squared_error.sum(-1) if self.cfg.reconstruction_loss == "sum" else squared_error.mean(-1)
+        losses = {"mse_loss": reduced.mean(), **self.code_losses(bits, step_input)}
+        self._follow_prior(bits.detach())
+        metrics: dict[str, Any] = {}
+        if step_input.is_logging_step:
+            metrics = batch_metrics(bits.flatten(0, -2), x.flatten(0, -2), x_hat.flatten(0, -2))._asdict()
+        return TrainStepOutput(
+            sae_in=x,
+            sae_out=x_hat,
+            feature_acts=features,
+            hidden_pre=pre,
+            loss=torch.stack([loss.to(losses["mse_loss"].dtype) for loss in losses.values()]).sum(),
+            losses=losses,
+            metrics=metrics,
+        )
+
+    @torch.no_grad()
+    def _follow_prior(self, bits: Float[Tensor, "... d_bits"]) -> None:
+        rows = bits.flatten(0, -2)
+        mean = rows.float().mean(0)
+        self.prior.lerp_(mean, PRIOR_MOMENTUM if self.cfg.prior_samples else 1.0)
+        self.cfg.prior_samples += len(rows)
+
+
+def _directions(centred: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Unit directions of `count` random rows, and of differences of random pairs where the rows do not suffice."""
+    rows = centred[torch.randperm(len(centred), generator=generator)[:count].to(centred.device)]
+    rows = rows[rows.pow(2).sum(1) > 0]
+    missing = count - len(rows)
+    if missing:
+        pairs = torch.randint(len(centred), (2, missing), generator=generator).to(centred.device)
+        noise = 1e-3 * torch.randn(missing, centred.shape[1], generator=generator).to(centred.device)
+        rows = torch.cat([rows, centred[pairs[0]] - centred[pairs[1]] + noise * centred.std()])
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def _quantiles(pre: Tensor, q: float) -> Tensor:
+    """The q-quantile of each column, by sorting: `torch.quantile` refuses large inputs."""
+    index = min(int(q * len(pre)), len(pre) - 1)
+    return pre.kthvalue(index + 1, dim=0).values

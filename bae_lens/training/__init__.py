@@ -1,0 +1,1 @@
+"""How a BAE is trained: recipes and the trainer."""
