@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
-from bae_lens.activations.models import Reached, find_hook_point, hook_shape, run_until
+from bae_lens.activations.models import Reached, find_hook_point, run_until
 from bae_lens.activations.text import Windows
 
 
@@ -43,23 +43,16 @@ def harvest(
         ValueError: If the model has no such hook point, or it does not fire.
     """
     find_hook_point(model, hook_name)
-    hook_shape(model, hook_name)  # says at once if it does not fire
     chosen = _first_windows(windows, max_tokens)
     order = chosen[windows.lengths[chosen].argsort(stable=True)]
+    device = next(model.parameters()).device
     found: dict[int, Tensor] = {}
-
-    def keep(activation: Tensor, hook: HookPoint) -> None:
-        found[-1] = activation.detach()
-        raise Reached
-
     with tqdm(total=int(windows.lengths[order].sum()), desc=f"harvest {hook_name}", unit="tok", disable=not progress) as bar:
         for rows in order.split(batch_size):
             lengths = windows.lengths[rows]
             tokens = windows.tokens[rows, : int(lengths.max())]
             mask = (torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)).long()
-            device = next(model.parameters()).device
-            run_until(model, tokens, [(hook_name, keep)], attention_mask=mask.to(device))
-            batch = found.pop(-1).flatten(2).float().cpu()
+            batch = activations_at(model, tokens, hook_name, mask.to(device)).float().cpu()
             for row, length, vectors in zip(rows.tolist(), lengths.tolist(), batch, strict=True):
                 found[row] = vectors[1:length].clone()
             bar.update(int(lengths.sum()))
@@ -70,6 +63,27 @@ def harvest(
         window=torch.tensor(kept).repeat_interleave(lengths),
         position=torch.cat([torch.arange(1, n + 1) for n in lengths.tolist()]),
     )
+
+
+def activations_at(
+    model: Any, tokens: Int[Tensor, "batch pos"], hook_name: str | None, mask: Int[Tensor, "batch pos"] | None = None
+) -> Float[Tensor, "batch pos d_in"]:
+    """Activations of a batch of tokens at one hook point, heads flattened; the forward pass ends there.
+
+    Raises:
+        ValueError: If the model has no such hook point, or it does not fire.
+    """
+    name = find_hook_point(model, hook_name).name
+    found: list[Tensor] = []
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        found.append(activation.detach().flatten(2))
+        raise Reached
+
+    run_until(model, tokens, [(name, keep)], **({} if mask is None else {"attention_mask": mask}))
+    if not found:
+        raise ValueError(f"{hook_name} does not fire in this model as it is configured")
+    return found[0]
 
 
 def _first_windows(windows: Windows, max_tokens: int | None) -> Int[Tensor, " window"]:

@@ -147,8 +147,13 @@ def is_bridge(model: Any) -> bool:
     return isinstance(model, TransformerBridge)
 
 
+def hook_points(model: Any) -> dict[str, HookPoint]:
+    """A model's hook points by every name that it takes for them (SAETransformerBridge.hook_dict leaves out the aliases)."""
+    return TransformerBridge.hook_dict.fget(model) if is_bridge(model) else model.hook_dict  # type: ignore[attr-defined]
+
+
 def find_hook_point(model: Any, hook_name: str | None, *, writing: bool = False) -> HookPoint:
-    """A model's hook point by name, as in `model.hook_dict`.
+    """A model's hook point by name or alias. Its `.name` is the name by which `model.run_with_hooks` knows it.
 
     Args:
         writing: Whether what it returns will change the activations there.
@@ -156,7 +161,7 @@ def find_hook_point(model: Any, hook_name: str | None, *, writing: bool = False)
     Raises:
         ValueError: If it does not exist (near names are said), or, where writing, if that would not do what it says.
     """
-    known = model.hook_dict
+    known = hook_points(model)
     if not hook_name:
         raise ValueError(
             "no hook point given, and the SAE's metadata names none: pass hook_name='blocks.0.hook_resid_pre' or the like"
@@ -188,7 +193,8 @@ def hook_shape(model: Any, hook_name: str) -> tuple[int, ...]:
         shape.append(tuple(activation.shape[2:]))
         raise Reached
 
-    run_until(model, torch.zeros(1, 1, dtype=torch.long), [(hook_name, look)])
+    name = find_hook_point(model, hook_name).name
+    run_until(model, torch.zeros(1, 1, dtype=torch.long), [(name, look)])
     if not shape:
         raise ValueError(f"{hook_name} does not fire in this model as it is configured")
     return shape[0]

@@ -1,0 +1,1 @@
+"""A BAE beside SAELens' SAEs on the same activations."""

@@ -1,0 +1,1 @@
+"""Acting on a model through a dictionary: attach, steer, inspect."""

@@ -1,0 +1,123 @@
+"""Bits a token that a code costs: its held-out length under probabilities counted on the training set.
+
+A BAE's code is its bits. Another SAE's is which features fire, and their magnitudes quantised and entropy-coded.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from sae_lens import SAE
+from torch import Tensor
+
+from bae_lens.analyze.statistics import code_batches, code_statistics, total_variation
+from bae_lens.model.bae import BinaryCode
+
+MAX_LEVEL = 63
+STEPS = tuple(2.0 ** (j / 2) for j in range(7, -7, -1))
+"""Quantiser steps to try, coarsest first, in units of the root mean squared error a dimension of the unquantised code."""
+
+
+class CodeLength(NamedTuple):
+    bits: float
+    """Held-out bits a token."""
+    fvu: float
+    """Held-out FVU of the code that costs so many bits (with quantised magnitudes)."""
+    which: float
+    """Of `bits`: which features are on."""
+    magnitudes: float
+    """Of `bits`: how strongly; 0 for a BAE."""
+
+
+class _Firing(NamedTuple):
+    """The non-zero activations of a set of vectors."""
+
+    token: Int[Tensor, " firing"]
+    feature: Int[Tensor, " firing"]
+    activation: Float[Tensor, " firing"]
+
+
+def code_length(
+    sae: SAE[Any],
+    train: Float[Tensor, "token d_in"],
+    held_out: Float[Tensor, "token d_in"],
+    *,
+    slack: float = 0.02,
+) -> CodeLength:
+    """Held-out description length of a code, each symbol under its own marginal distribution on the training set.
+
+    Args:
+        slack: For SAEs with magnitudes, how much the quantiser may raise the FVU, relatively; its step is the coarsest that
+            keeps to that.
+    """
+    counts = code_statistics(sae, train)
+    prior = smoothed(counts.frequency, counts.tokens)
+    stats = code_statistics(sae, held_out)
+    which = cross_entropy_bits(stats.frequency, prior)
+    if isinstance(sae, BinaryCode):
+        return CodeLength(which, stats.fvu, which, 0.0)
+    fired = _firing(sae, train), _firing(sae, held_out)
+    norms = sae.W_dec.detach().float().norm(dim=1).cpu()
+    rmse = math.sqrt(stats.fvu * total_variation(held_out) / held_out.numel())
+    magnitudes, fvu = math.inf, math.inf
+    for step in STEPS:
+        magnitudes, quantised = _coded_magnitudes(*fired, norms, step * rmse)
+        fvu = _fvu(sae, held_out, fired[1]._replace(activation=quantised))
+        if fvu <= (1 + slack) * stats.fvu:
+            break
+    magnitudes /= len(held_out)
+    return CodeLength(which + magnitudes, fvu, which, magnitudes)
+
+
+def smoothed(frequency: Float[Tensor, " d_bits"], tokens: int) -> Float[Tensor, " d_bits"]:
+    """A frequency with half a count more on either side (Krichevsky-Trofimov), so that nothing is impossible."""
+    return (frequency.double() * tokens + 0.5) / (tokens + 1)
+
+
+def cross_entropy_bits(frequency: Float[Tensor, " d_bits"], prior: Float[Tensor, " d_bits"]) -> float:
+    """Mean bits a token of independent bits that are on with these frequencies, coded under these priors."""
+    q = frequency.double()
+    return -(q * prior.log2() + (1 - q) * (1 - prior).log2()).sum().item()
+
+
+def _firing(sae: SAE[Any], vectors: Tensor) -> _Firing:
+    parts = []
+    start = 0
+    for batch in code_batches(sae, vectors):
+        token, feature = batch.on.nonzero(as_tuple=True)
+        parts.append((token + start, feature, batch.features[token, feature].float()))
+        start += len(batch.x)
+    return _Firing(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def _coded_magnitudes(train: _Firing, held_out: _Firing, norms: Tensor, step: float) -> tuple[float, Tensor]:
+    """Total held-out bits of the levels, and the values that they decode to: training centroids of feature and level."""
+    d_sae = len(norms)
+
+    def levels(firing: _Firing) -> Tensor:
+        return (firing.activation * norms[firing.feature] / step).round().long().clamp(1, MAX_LEVEL) - 1
+
+    cell = train.feature * MAX_LEVEL + levels(train)
+    counts = torch.bincount(cell, minlength=d_sae * MAX_LEVEL).view(d_sae, MAX_LEVEL).double()
+    sums = torch.bincount(cell, train.activation.double(), d_sae * MAX_LEVEL).view(d_sae, MAX_LEVEL)
+    nominal = torch.arange(1, MAX_LEVEL + 1).double() * step / norms.double().clamp_min(1e-12).unsqueeze(1)
+    centroids = (sums + nominal) / (counts + 1)
+    overall = (counts.sum(0) + 1) / (counts.sum() + MAX_LEVEL)
+    probability = (counts + 2 * overall) / (counts.sum(1, keepdim=True) + 2)
+    level = levels(held_out)
+    bits = -probability[held_out.feature, level].log2().sum().item()
+    return bits, centroids[held_out.feature, level].float()
+
+
+@torch.no_grad()
+def _fvu(sae: SAE[Any], vectors: Tensor, firing: _Firing, batch_size: int = 4096) -> float:
+    error = 0.0
+    bounds = torch.searchsorted(firing.token, torch.arange(0, len(vectors) + batch_size, batch_size))
+    for number, x in enumerate(vectors.split(batch_size)):
+        mine = slice(int(bounds[number]), int(bounds[number + 1]))
+        features = torch.zeros(len(x), sae.cfg.d_sae)
+        features[firing.token[mine] - number * batch_size, firing.feature[mine]] = firing.activation[mine]
+        x_hat = sae.decode(features.to(sae.device, sae.dtype))
+        error += (x_hat.cpu().double() - x.double()).pow(2).sum().item()
+    return error / total_variation(vectors)

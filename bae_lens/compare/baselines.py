@@ -1,0 +1,103 @@
+"""SAELens' own SAEs, trained by SAELens' own trainer on the same activations, for the same steps."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE, StandardTrainingSAEConfig, TopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.sae import SAEMetadata
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+from bae_lens.checks import check_activations, check_known
+from bae_lens.training.trainer import TrainerConfig, fit_normalization
+
+
+class Baseline(NamedTuple):
+    """An SAE of SAELens and the one setting that says how sparse it is."""
+
+    architecture: str
+    setting: str
+    value: float
+
+
+def standard(l1_coefficient: float = 1.0) -> Baseline:
+    """ReLU with an L1 penalty: SAELens' StandardTrainingSAE."""
+    return Baseline("standard", "l1_coefficient", l1_coefficient)
+
+
+def topk(k: int) -> Baseline:
+    """SAELens' TopKTrainingSAE."""
+    return Baseline("topk", "k", k)
+
+
+CONFIGS = {"standard": StandardTrainingSAEConfig, "topk": TopKTrainingSAEConfig}
+
+
+def train_baseline(
+    baseline: Baseline,
+    activations: Float[Tensor, "samples d_in"],
+    d_sae: int,
+    trainer: TrainerConfig,
+    metadata: dict[str, Any] | None = None,
+) -> SAE[Any]:
+    """Trains one of SAELens' SAEs on raw activations, as long as a BAE's trainer would, and gives its inference SAE.
+
+    It sees the activations centred and rescaled as a BAE does, folded into its weights at the end by SAELens itself.
+
+    Raises:
+        ValueError: If the architecture is not known here, or as `bae_lens.train`.
+    """
+    check_known("baseline", baseline.architecture, CONFIGS)
+    check_activations(activations)
+    d_in = activations.shape[1]
+    norm = fit_normalization(activations, trainer)
+    data = ((activations - norm.mean.to(activations.dtype)) * norm.scale).float()
+    cfg = CONFIGS[baseline.architecture](
+        d_in=d_in,
+        d_sae=d_sae,
+        device=trainer.device,
+        metadata=SAEMetadata(**(metadata or {})),
+        **{baseline.setting: baseline.value},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trainer.seed)
+        sae = get_sae_training_class(baseline.architecture)[0](cfg)
+    steps = trainer.total_steps(len(activations))
+    SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=steps * trainer.batch_size,
+            train_batch_size_samples=trainer.batch_size,
+            lr=trainer.learning_rate,
+            lr_end=trainer.learning_rate / 10,
+            lr_warm_up_steps=min(trainer.warm_up_steps, steps // 4),
+            lr_decay_steps=round(trainer.decay_share * steps),
+            device=trainer.device,
+            dead_feature_window=min(1000, max(1, steps // 10)),
+        ),
+        sae,
+        _batches(data, trainer),
+    ).fit()
+    eye = torch.eye(d_in, dtype=torch.float64)
+    sae.fold_activation_whitening(norm.mean, eye * norm.scale, eye / norm.scale)
+    return inference(sae)
+
+
+def inference(sae: Any) -> SAE[Any]:
+    """The inference SAE of a trained one, without a detour over the disk."""
+    state = sae.state_dict()
+    sae.process_state_dict_for_saving_inference(state)
+    found = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
+    found.process_state_dict_for_loading(state)
+    found.load_state_dict(state)
+    return found
+
+
+def _batches(data: Tensor, trainer: TrainerConfig) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(trainer.seed)
+    while True:
+        order = torch.randperm(len(data), generator=generator)
+        yield from (data[rows] for rows in order[: len(data) - len(data) % trainer.batch_size].split(trainer.batch_size))

@@ -1,0 +1,162 @@
+"""Splices BAEs (or any SAELens SAE) into a hooked model, and takes them out again without a trace."""
+
+from types import TracebackType
+from typing import Any
+
+from sae_lens import SAE
+from sae_lens.analysis.hooked_sae_transformer import _SAEWrapper
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from bae_lens.activations.models import find_hook_point, hook_shape, is_bridge
+
+
+class Attachment:
+    """SAEs spliced into a model. As a context manager it takes them out at the end, also after an exception.
+
+    The model's own hook points stay where they are, with the hooks that are on them: the SAE runs first, what it gives back
+    is what those hooks and the rest of the model see. While attached, the SAE's hook points are the model's, under
+    ``{hook_name}.hook_sae_acts_post`` and so on (a BAE's bits at ``{hook_name}.hook_sae_bits``).
+    """
+
+    def __init__(self, model: Any, splices: list["Splice"]):
+        self.model = model
+        self.splices = splices
+        self._attached: list[Splice] = []
+        try:
+            for splice in splices:
+                splice.attach()
+                self._attached.append(splice)
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Takes the SAEs out; the model gives bit-equal logits to before. Harmless when they are out already."""
+        while self._attached:
+            self._attached.pop().detach()
+
+    def __enter__(self) -> Any:
+        return self.model
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        idle = [splice.hook_name for splice in self._attached if not splice.fired]
+        self.detach()
+        if idle and kind is None:
+            raise RuntimeError(
+                f"the SAE at {', '.join(idle)} never ran: no forward pass reached its hook point inside this `with` block"
+            )
+
+
+class Splice:
+    """One SAE at one hook point of a model."""
+
+    def __init__(self, model: Any, sae: SAE[Any], hook_name: str, hook_point: HookPoint, use_error_term: bool):
+        self.model = model
+        self.sae = sae
+        self.hook_name = hook_name
+        self.hook_point = hook_point
+        self.wrapper = _SAEWrapper(sae, use_error_term=use_error_term)
+        self.fired = False
+
+    def attach(self) -> None:
+        before = list(self.hook_point.fwd_hooks)
+        self.hook_point.add_hook(self._run, is_permanent=True, prepend=True)
+        (self._handle,) = [handle for handle in self.hook_point.fwd_hooks if handle not in before]
+        for name, point in self.wrapper.named_children():
+            self.hook_point.add_module(name, point)
+        self._register()
+
+    def detach(self) -> None:
+        self._handle.hook.remove()
+        if self._handle in self.hook_point.fwd_hooks:
+            self.hook_point.fwd_hooks.remove(self._handle)
+        for name, _ in self.wrapper.named_children():
+            self.hook_point._modules.pop(name, None)
+            for site in self._names() if is_bridge(self.model) else []:
+                self.model._hook_registry.pop(f"{site}.{name}", None)
+        if not is_bridge(self.model):
+            self.model.setup()
+        self.sae.setup()  # its hook points get their own names back
+
+    def _run(self, activation: Tensor, hook: HookPoint) -> Tensor:
+        self.fired = True
+        return self.wrapper(activation).to(activation.dtype)
+
+    def _names(self) -> set[str]:
+        """A bridge knows a hook point by its own name and by an alias; the SAE's hook points have both as their prefix."""
+        return {self.hook_name, self.hook_point.name or self.hook_name}
+
+    def _register(self) -> None:
+        if not is_bridge(self.model):
+            self.model.setup()  # finds the children of the hook point
+            return
+        for name, point in self.wrapper.named_children():
+            for site in self._names():
+                self.model._hook_registry[f"{site}.{name}"] = point
+            point.name = f"{self.hook_name}.{name}"
+
+
+def attach(
+    model: Any,
+    *saes: SAE[Any],
+    hook_name: str | None = None,
+    use_error_term: bool = False,
+) -> Attachment:
+    """Splices one SAE or several into a model, at the hook points that their metadata name.
+
+        with bae_lens.attach(model, bae):
+            logits, cache = model.run_with_cache(tokens)
+            cache["blocks.1.hook_resid_pre.hook_sae_bits"]
+
+        attachment = bae_lens.attach(model, bae)     # stays until
+        attachment.detach()
+
+    Args:
+        model: HookedTransformer, HookedSAETransformer, TransformerBridge or SAETransformerBridge.
+        saes: BAEs or any other SAELens SAEs.
+        hook_name: Another hook point than the metadata's; for a single SAE only.
+        use_error_term: Add what the reconstruction misses, so that the output changes only where features are changed.
+
+    Raises:
+        ValueError: If there is no such hook point (near names are said), its width is not the SAE's d_in, it is a bridge's
+            hook_resid_mid (writing there would not change the residual stream), or something is attached there already.
+        RuntimeError: On leaving the `with` block, if no forward pass reached a hook point.
+    """
+    if not saes:
+        raise ValueError("no SAE given to attach")
+    if hook_name is not None and len(saes) > 1:
+        raise ValueError("hook_name goes with a single SAE: several are attached where their metadata say")
+    splices = []
+    for sae in saes:
+        name = hook_name or sae.cfg.metadata.hook_name
+        point = check_site(model, sae, name)
+        if any(s.hook_point is point for s in splices) or spliced_at(model, point) is not None:
+            raise ValueError(f"an SAE is attached at {name} already: detach it first (or leave its `with` block)")
+        if any(s.sae is sae for s in splices):
+            raise ValueError(f"the same SAE is given twice: it has one set of hook points, load it again for {name}")
+        splices.append(Splice(model, sae, name, point, use_error_term))
+    return Attachment(model, splices)
+
+
+def check_site(model: Any, sae: SAE[Any], hook_name: str | None) -> HookPoint:
+    """The hook point at which an SAE reads and writes a model; ValueError where it does not belong."""
+    if hook_name is not None and hook_name in getattr(model, "acts_to_saes", {}):
+        raise ValueError(f"an SAE is attached at {hook_name} already (by add_sae): call model.reset_saes() first")
+    point = find_hook_point(model, hook_name, writing=True)
+    assert hook_name is not None
+    shape = hook_shape(model, hook_name)
+    width = sae.cfg.d_in
+    flat = sae.cfg.reshape_activations == "hook_z" or len(shape) == 1
+    if (shape[-1] if len(shape) == 1 else shape[0] * shape[-1]) != width or not flat:
+        raise ValueError(
+            f"{hook_name} has width {' x '.join(map(str, shape))}, this SAE's d_in is {width}: "
+            f"it was trained at {sae.cfg.metadata.hook_name!r} of {sae.cfg.metadata.model_name!r}"
+        )
+    return point
+
+
+def spliced_at(model: Any, hook_point: HookPoint) -> HookPoint | None:
+    """The hook point of the features of an SAE that `attach` put at this hook point, if one is there."""
+    child = hook_point._modules.get("hook_sae_acts_post")
+    return child if isinstance(child, HookPoint) else None

@@ -1,0 +1,305 @@
+"""Steering: edits chosen features of the residual stream while a model runs, with a BAE or any other SAELens SAE."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from bae_lens.activations.models import layer_of
+from bae_lens.checks import check_known
+from bae_lens.intervene.attach import check_site, spliced_at
+from bae_lens.model.bae import BinaryCode
+
+Edit = float | int | str | tuple[str, float]
+"""A number (adds so many decoder rows), "ablate", "flip", or ("add" | "scale" | "clamp", value)."""
+Positions = str | int | Sequence[int]
+"""Which tokens: "all", "last" (of the prompt), "generated" (every token after the prompt), or indices into the prompt."""
+
+POSITIONS = ("all", "last", "generated")
+GENERATORS = ("generate", "generate_stream", "hf_generate")
+
+
+class Operation(NamedTuple):
+    change: Callable[[Tensor, float, float], Tensor]
+    """(activation, value, activation when fully on) -> what is added to the activation."""
+    takes_value: bool
+    neutral: float | None
+    """The value that changes nothing by definition."""
+
+
+OPERATIONS: dict[str, Operation] = {
+    "add": Operation(lambda a, value, on: torch.full_like(a, value), True, 0.0),
+    "scale": Operation(lambda a, value, on: (value - 1) * a, True, 1.0),
+    "clamp": Operation(lambda a, value, on: value - a, True, None),
+    "ablate": Operation(lambda a, value, on: -a, False, None),
+    "flip": Operation(lambda a, value, on: on - 2 * a, False, None),
+}
+
+
+class FeatureEdit(NamedTuple):
+    feature: int
+    operation: str
+    value: float
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether this edit asks for no change at all: the zero of a sweep over strengths."""
+        return OPERATIONS[self.operation].neutral == self.value
+
+
+class Steering:
+    """The state of one `steer` block.
+
+    Attributes:
+        changed: How many tokens each feature's activation was changed on so far.
+    """
+
+    def __init__(self, sae: SAE[Any], edits: list[FeatureEdit], positions: Positions, relative: bool):
+        self.sae = sae
+        self.edits = edits
+        self.positions = positions
+        self.changed = {edit.feature: 0 for edit in edits}
+        self.fired = False
+        self._relative = relative
+        self._norm: float | None = sae.cfg.metadata.mean_activation_norm
+        self._cached = 0
+        """Tokens that the keys and values of earlier passes stand for."""
+        self._prompt: int | None = None
+        """Tokens of the prompt; None until its pass."""
+        self._generating = False
+
+    def mean_norm(self, residual: Tensor) -> float:
+        """The unit of `relative`: the mean norm at training, else that of the first prompt's tokens after BOS."""
+        if self._norm is None:
+            flat = residual.flatten(2) if residual.dim() > 3 else residual
+            tokens = flat[:, 1:] if flat.shape[1] > 1 else flat
+            self._norm = tokens.float().norm(dim=-1).mean().item()
+        return self._norm
+
+    def on_features(self, acts: Float[Tensor, "batch pos d_sae"], residual: Tensor | None = None) -> Tensor:
+        """What to add to the activations of the edited features: ``(batch, pos, edits)``."""
+        self.fired = True
+        keep = self._mask(acts.shape[1]).to(acts.device)
+        changes = []
+        for edit in self.edits:
+            value = edit.value
+            if self._relative and edit.operation == "add":
+                row = self.sae.W_dec[edit.feature].float().norm().item()
+                value *= self.mean_norm(acts if residual is None else residual) / row
+            change = OPERATIONS[edit.operation].change(acts[..., edit.feature], value, self._fully_on(edit.feature))
+            change = change * keep
+            self.changed[edit.feature] += int((change != 0).sum())
+            changes.append(change)
+        return torch.stack(changes, -1)
+
+    def _fully_on(self, feature: int) -> float:
+        return self.sae.act_scale[feature].item() if isinstance(self.sae, BinaryCode) else math.nan
+
+    def _mask(self, length: int) -> Tensor:
+        """Which tokens of this pass to steer ``(length,)``, by their place in prompt and continuation."""
+        if self._cached == 0 and (self._prompt is None or not self._generating):
+            self._prompt = length
+        prompt = self._prompt if self._prompt is not None else self._cached
+        places = torch.arange(self._cached, self._cached + length)
+        if self.positions == "all":
+            return torch.ones(length)
+        if self.positions == "last":
+            return (places == prompt - 1).float()
+        if self.positions == "generated":
+            return (places >= prompt).float()
+        assert not isinstance(self.positions, str)
+        wanted = [self.positions] if isinstance(self.positions, int) else list(self.positions)
+        for place in wanted:
+            if not -prompt <= place < prompt:
+                raise IndexError(f"position {place} is out of range: the prompt has {prompt} tokens")
+        return torch.isin(places, torch.tensor([place % prompt for place in wanted])).float()
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Within it the first pass is the prompt's, and the later ones go on from it, with or without a cache."""
+        self._generating, self._prompt = True, None
+        try:
+            yield
+        finally:
+            self._generating = False
+
+    def note_cache(self, layer: int, kwargs: dict[str, Any]) -> None:
+        """Reads from a block's arguments how many tokens its keys and values already stand for."""
+        self._cached = _cached_tokens(layer, kwargs)
+
+    def check_done(self) -> None:
+        """Raises RuntimeError if nothing was changed although something was asked for."""
+        if all(edit.is_neutral for edit in self.edits):
+            return
+        if not self.fired:
+            raise RuntimeError("the steering never fired: no forward pass reached its hook point inside this `with` block")
+        if not any(self.changed.values()):
+            names = ", ".join(f"{edit.feature} ({edit.operation})" for edit in self.edits)
+            raise RuntimeError(
+                f"the steering changed nothing on these tokens: feature {names}, positions {self.positions!r}. "
+                "A feature that is off cannot be ablated or scaled; bae_lens.inspect shows where it is on"
+            )
+
+
+def _cached_tokens(layer: int, kwargs: dict[str, Any]) -> int:
+    entry = kwargs.get("past_kv_cache_entry")  # HookedTransformer
+    if entry is not None:
+        return entry.past_keys.shape[1]
+    for name in ("past_key_values", "past_key_value"):  # Hugging Face, inside a bridge
+        cache = kwargs.get(name)
+        if cache is not None:
+            return int(cache.get_seq_length(layer))
+    return 0
+
+
+@contextmanager
+def steer(
+    model: Any,
+    sae: SAE[Any],
+    features: Mapping[int, Edit],
+    *,
+    positions: Positions = "all",
+    relative: bool = False,
+    hook_name: str | None = None,
+) -> Iterator[Steering]:
+    """Edits features while the model runs inside the block: activations are changed, what the SAE misses is left as it is.
+
+        with bae_lens.steer(model, bae, {412: 4.0, 97: "ablate"}):
+            model.generate(tokens)
+
+    Where the SAE is attached at the same hook point, its features are edited in the splice instead.
+
+    Args:
+        model: HookedTransformer, HookedSAETransformer, TransformerBridge or SAETransformerBridge.
+        sae: A BAE or any other SAELens SAE.
+        features: Index to edit: a number adds that many decoder rows; ("add", s), ("scale", s), ("clamp", activation),
+            "ablate" (to 0), "flip" (a BAE's bits: on to off and off to on).
+        positions: "all" tokens; the "last" of the prompt; every "generated" token; or indices into the prompt (negative ones
+            from its end). The prompt is the first pass of a `generate` call, or each forward pass of its own. Batches of
+            prompts of different lengths must be padded on the left.
+        relative: Numbers that are added are multiples of the mean norm of the residual stream (at training; for an SAE that
+            does not know it, of the first prompt), in the direction of the decoder row.
+        hook_name: Another hook point than the metadata's.
+
+    Yields:
+        A `Steering`, whose `changed` counts the tokens changed for each feature.
+
+    Raises:
+        ValueError: If there is no such hook point, an operation is unknown, or a strength is not finite.
+        IndexError: If a feature or a position is out of range.
+        RuntimeError: At the end, if nothing fired or nothing changed, unless the edits ask for nothing (strength 0).
+    """
+    hook_name = hook_name or sae.cfg.metadata.hook_name
+    point = check_site(model, sae, hook_name)
+    edits = [_parse(sae, index, edit) for index, edit in features.items()]
+    if not edits:
+        raise ValueError("no feature given to steer")
+    _check_positions(positions)
+    state = Steering(sae, edits, positions, relative)
+    index = torch.tensor([edit.feature for edit in edits])
+    features_of_splice = spliced_at(model, point)
+    if features_of_splice is not None and features_of_splice is not sae.hook_sae_acts_post:
+        raise ValueError(f"another SAE is attached at {hook_name}: steer with that one, or detach it first")
+
+    def edit_residual(residual: Tensor, hook: HookPoint) -> Tensor:
+        acts = sae.encode(residual)
+        change = state.on_features(acts, residual)
+        if not change.any():
+            return residual
+        delta = (change.to(sae.W_dec.dtype) @ sae.W_dec[index.to(sae.W_dec.device)]).reshape(residual.shape)
+        return residual + delta.to(residual.dtype)
+
+    def edit_features(acts: Tensor, hook: HookPoint) -> Tensor:
+        return acts.index_add(-1, index.to(acts.device), state.on_features(acts).to(acts.dtype))
+
+    target, hook = (point, edit_residual) if features_of_splice is None else (features_of_splice, edit_features)
+    if target is point and sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
+        raise ValueError(
+            f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size in the "
+            "residual stream: attach it with use_error_term=True and steer inside that block"
+        )
+    with _hooked(target, hook), _watched(model, hook_name, state):
+        yield state
+    state.check_done()
+
+
+@contextmanager
+def _hooked(point: HookPoint, hook: Callable[..., Tensor]) -> Iterator[None]:
+    before = list(point.fwd_hooks)
+    point.add_hook(hook, is_permanent=True)
+    (handle,) = [h for h in point.fwd_hooks if h not in before]
+    try:
+        yield
+    finally:
+        handle.hook.remove()
+        if handle in point.fwd_hooks:
+            point.fwd_hooks.remove(handle)
+
+
+@contextmanager
+def _watched(model: Any, hook_name: str | None, state: Steering) -> Iterator[None]:
+    """Lets the steering see the cache's length (from the block's arguments) and where a generation begins."""
+    layer = layer_of(hook_name or "") or 0
+
+    def note_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        state.note_cache(layer, kwargs)
+
+    handle = model.blocks[layer].register_forward_pre_hook(note_cache, with_kwargs=True)
+    own = {name: model.__dict__[name] for name in GENERATORS if name in model.__dict__}
+    for name in GENERATORS:
+        if hasattr(model, name):
+            model.__dict__[name] = _announced(getattr(model, name), state)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for name in GENERATORS:
+            model.__dict__.pop(name, None)
+        model.__dict__.update(own)
+
+
+def _announced(generate: Callable[..., Any], state: Steering) -> Callable[..., Any]:
+    def generate_steered(*args: Any, **kwargs: Any) -> Any:
+        with state.generation():
+            return generate(*args, **kwargs)
+
+    def stream_steered(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with state.generation():
+            yield from generate(*args, **kwargs)
+
+    return stream_steered if generate.__name__ == "generate_stream" else generate_steered
+
+
+def _parse(sae: SAE[Any], feature: int, edit: Edit) -> FeatureEdit:
+    if isinstance(feature, bool) or not isinstance(feature, int):
+        raise ValueError(f"a feature is given by its index, a whole number; got {feature!r}")
+    if not 0 <= feature < sae.cfg.d_sae:
+        raise IndexError(f"feature {feature} is out of range: this SAE has features 0 to {sae.cfg.d_sae - 1}")
+    match edit:
+        case str():
+            operation, value = edit, 0.0
+        case (str(), _):
+            operation, value = edit
+        case _:
+            operation, value = "add", edit
+    check_known("operation", operation, OPERATIONS)
+    if isinstance(edit, str) and OPERATIONS[operation].takes_value:
+        raise ValueError(f"{operation!r} needs a value: ({operation!r}, 2.0)")
+    if operation == "flip" and not isinstance(sae, BinaryCode):
+        raise ValueError(f"'flip' turns bits round; this SAE is of architecture {sae.cfg.architecture()!r} and has none")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"the strength of feature {feature} must be a finite number, got {value!r}")
+    return FeatureEdit(feature, operation, float(value))
+
+
+def _check_positions(positions: Positions) -> None:
+    if isinstance(positions, str):
+        check_known("positions", positions, POSITIONS)
+    elif not isinstance(positions, int) and (not positions or not all(isinstance(p, int) for p in positions)):
+        raise ValueError(f"positions must be 'all', 'last', 'generated' or indices into the prompt, got {positions!r}")
