@@ -6,16 +6,42 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from bae_lens.activations.harvest import Activations, harvest
 from bae_lens.activations.models import load_model
 from bae_lens.activations.text import read_documents, split_documents, tokenize
+from bae_lens.intervene.attach import attach
+from bae_lens.intervene.inspect import inspect
+from bae_lens.intervene.steer import steer
 from bae_lens.model.bae import BAE
 from bae_lens.model.binarize import SURROGATES
 from bae_lens.model.config import BAEConfig
-from bae_lens.objective.training_bae import TrainingBAE, TrainingBAEConfig
+from bae_lens.objective.config import TrainingBAEConfig
+from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
 from bae_lens.training.trainer import TrainerConfig, load, save, train
-
-__version__ = "0.1.0"
+from bae_lens.version import __version__
 
 if BAEConfig.architecture() not in SAE_CLASS_REGISTRY:  # SAELens refuses a second registration, a reload needs none
     register_sae_class(BAEConfig.architecture(), BAE, BAEConfig)
 if TrainingBAEConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
     register_sae_training_class(TrainingBAEConfig.architecture(), TrainingBAE, TrainingBAEConfig)
+
+__all__ = [
+    "BAE",
+    "SURROGATES",
+    "Activations",
+    "BAEConfig",
+    "TrainerConfig",
+    "TrainingBAE",
+    "TrainingBAEConfig",
+    "__version__",
+    "attach",
+    "harvest",
+    "inspect",
+    "load",
+    "load_model",
+    "read_documents",
+    "recipes",
+    "save",
+    "split_documents",
+    "steer",
+    "tokenize",
+    "train",
+]

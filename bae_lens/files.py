@@ -10,31 +10,45 @@ from pathlib import Path
 from typing import Any
 
 
-def check_output_directory(path: str | Path) -> Path:
+def check_output_directory(path: str | Path, *, replace: bool = False) -> Path:
     """Refuses an output directory before any work is done for it.
+
+    Args:
+        replace: Accept a directory that holds something, to be replaced later.
 
     Raises:
         FileExistsError: If it already holds something (another run), or is a file.
         PermissionError: If it cannot be created or written.
     """
     path = Path(path).expanduser().absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose another directory")
+    if path.exists() and any(path.iterdir()) and not replace:
         raise FileExistsError(f"{path} already holds something: choose another directory, or remove it first")
-    try:
-        _existing_parent(path.parent).joinpath(".").resolve(strict=True)
-        with tempfile.TemporaryDirectory(prefix=".bae_lens-", dir=_existing_parent(path.parent)):
-            pass
-    except OSError as error:
-        raise PermissionError(f"cannot write to {path.parent}: {error.strerror}") from error
+    check_writable(path.parent)
     return path
 
 
+def check_writable(directory: str | Path) -> None:
+    """Raises PermissionError unless files can be made in a directory (or in the nearest parent that exists)."""
+    parent = _existing_parent(Path(directory).expanduser().absolute())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".bae_lens-", dir=parent):
+            pass
+    except OSError as error:
+        raise PermissionError(f"cannot write to {parent}: {error.strerror}") from error
+
+
 @contextmanager
-def new_directory(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary directory that becomes `path` when the block ends well, and disappears when it does not."""
-    path = check_output_directory(path)
+def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a temporary directory that becomes `path` when the block ends well, and disappears when it does not.
+
+    With `replace`, what `path` held until then is removed once the new directory is in its place.
+    """
+    path = check_output_directory(path, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    old = temporary.with_name(f"{temporary.name}-old")
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -42,12 +56,15 @@ def new_directory(path: str | Path) -> Iterator[Path]:
                 _sync(file)
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
-            path.rmdir()  # empty, as checked at the door; refuses if someone filled it since
+            path.rename(old) if replace else path.rmdir()  # rmdir refuses if someone filled it since
         temporary.rename(path)
         _sync(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -60,8 +77,8 @@ def write_text(path: str | Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -73,14 +73,14 @@ def activations_at(
     Raises:
         ValueError: If the model has no such hook point, or it does not fire.
     """
-    name = find_hook_point(model, hook_name).name
+    hook_point = find_hook_point(model, hook_name)
     found: list[Tensor] = []
 
     def keep(activation: Tensor, hook: HookPoint) -> None:
         found.append(activation.detach().flatten(2))
         raise Reached
 
-    run_until(model, tokens, [(name, keep)], **({} if mask is None else {"attention_mask": mask}))
+    run_until(model, tokens, hook_point, keep, **({} if mask is None else {"attention_mask": mask}))
     if not found:
         raise ValueError(f"{hook_name} does not fire in this model as it is configured")
     return found[0]

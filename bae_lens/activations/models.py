@@ -1,6 +1,8 @@
 """A Llama by name or from a local directory, as TransformerLens or SAELens wants it; and its hook points by name."""
 
+import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _hooked_from_directory(
     path: Path, config: dict[str, Any], model_class: type, device: Any, dtype: torch.dtype, n_ctx: int | None
 ) -> Any:
-    from transformer_lens.pretrained.weight_conversions import convert_llama_weights
+    from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if config.get("model_type") != "llama":
@@ -144,6 +146,7 @@ def _hooked_config(hf: Any, device: Any, dtype: torch.dtype, n_ctx: int | None) 
 
 
 def is_bridge(model: Any) -> bool:
+    """Whether a model is a TransformerBridge (or SAELens' SAETransformerBridge)."""
     return isinstance(model, TransformerBridge)
 
 
@@ -171,8 +174,8 @@ def find_hook_point(model: Any, hook_name: str | None, *, writing: bool = False)
         raise ValueError(f"this model has no hook point {hook_name!r}; {near(hook_name, shown)}")
     if writing and is_bridge(model) and known[hook_name].name != hook_name and hook_name.endswith("hook_resid_mid"):
         raise ValueError(
-            f"{hook_name} of a TransformerBridge is an alias of {known[hook_name].name}: writing to it would change only the MLP's "
-            "input and not the residual stream; use hook_resid_pre or hook_resid_post, or load a HookedTransformer"
+            f"{hook_name} of a TransformerBridge is an alias of {known[hook_name].name}: writing to it would change only "
+            "the MLP's input and not the residual stream; use hook_resid_pre or hook_resid_post, or load a HookedTransformer"
         )
     return known[hook_name]
 
@@ -193,8 +196,7 @@ def hook_shape(model: Any, hook_name: str) -> tuple[int, ...]:
         shape.append(tuple(activation.shape[2:]))
         raise Reached
 
-    name = find_hook_point(model, hook_name).name
-    run_until(model, torch.zeros(1, 1, dtype=torch.long), [(name, look)])
+    run_until(model, torch.zeros(1, 1, dtype=torch.long), find_hook_point(model, hook_name), look)
     if not shape:
         raise ValueError(f"{hook_name} does not fire in this model as it is configured")
     return shape[0]
@@ -204,11 +206,8 @@ class Reached(Exception):
     """Raised by a hook that has what it came for, to end the forward pass there."""
 
 
-def run_until(model: Any, tokens: Tensor, hooks: list[tuple[str, Any]], **kwargs: Any) -> None:
-    """A forward pass without gradients that ends quietly where one of the hooks raises `Reached`."""
+def run_until(model: Any, tokens: Tensor, hook_point: HookPoint, hook: Callable[..., None], **kwargs: Any) -> None:
+    """A forward pass without gradients that ends quietly where the hook raises `Reached`."""
     device = next(model.parameters()).device
-    with torch.no_grad():
-        try:
-            model.run_with_hooks(tokens.to(device), fwd_hooks=hooks, **kwargs)
-        except Reached:
-            pass
+    with torch.no_grad(), contextlib.suppress(Reached):
+        model.run_with_hooks(tokens.to(device), fwd_hooks=[(hook_point.name, hook)], **kwargs)

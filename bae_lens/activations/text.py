@@ -25,6 +25,8 @@ class Windows(NamedTuple):
 
 
 class Split(NamedTuple):
+    """Documents, no one of them on both sides."""
+
     train: list[str]
     held_out: list[str]
 

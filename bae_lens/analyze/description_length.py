@@ -20,6 +20,8 @@ STEPS = tuple(2.0 ** (j / 2) for j in range(7, -7, -1))
 
 
 class CodeLength(NamedTuple):
+    """What a code costs, and the FVU that it buys."""
+
     bits: float
     """Held-out bits a token."""
     fvu: float

@@ -38,6 +38,8 @@ class CodeStatistics(NamedTuple):
 
 
 class CodeBatch(NamedTuple):
+    """Vectors with their code."""
+
     x: Float[Tensor, "batch d_in"]
     features: Float[Tensor, "batch d_sae"]
     on: Tensor

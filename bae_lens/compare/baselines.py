@@ -13,7 +13,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from bae_lens.checks import check_activations, check_known
-from bae_lens.training.trainer import TrainerConfig, fit_normalization
+from bae_lens.training.trainer import TrainerConfig, fit_normalization, own_generators
 
 
 class Baseline(NamedTuple):
@@ -63,7 +63,7 @@ def train_baseline(
         metadata=SAEMetadata(**(metadata or {})),
         **{baseline.setting: baseline.value},
     )
-    with torch.random.fork_rng(devices=[]):
+    with own_generators(trainer.device):
         torch.manual_seed(trainer.seed)
         sae = get_sae_training_class(baseline.architecture)[0](cfg)
     steps = trainer.total_steps(len(activations))

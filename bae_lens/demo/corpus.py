@@ -20,6 +20,8 @@ NOT_PROSE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "li
 
 
 class Document(NamedTuple):
+    """The prose of one module, or one topic of the language reference."""
+
     module: str
     """Dotted name of the module (or of the topic) that the text comes from."""
     text: str
@@ -27,6 +29,8 @@ class Document(NamedTuple):
 
 
 class Corpus(NamedTuple):
+    """The embedded corpus, split."""
+
     train: list[str]
     """Documents of the training modules, one a module."""
     held_out: list[str]

@@ -129,6 +129,7 @@ def _batches(rows: Int[Tensor, "window pos"], batch: int, generator: torch.Gener
 
 
 def main() -> None:
+    """Trains tokenizer and model, prints the losses, writes both."""
     from transformers import AutoTokenizer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

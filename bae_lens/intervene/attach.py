@@ -60,6 +60,7 @@ class Splice:
         self.fired = False
 
     def attach(self) -> None:
+        """Puts the SAE in, before any other hook at its hook point."""
         before = list(self.hook_point.fwd_hooks)
         self.hook_point.add_hook(self._run, is_permanent=True, prepend=True)
         (self._handle,) = [handle for handle in self.hook_point.fwd_hooks if handle not in before]
@@ -68,6 +69,7 @@ class Splice:
         self._register()
 
     def detach(self) -> None:
+        """Takes the SAE out and gives every hook point its own name back."""
         self._handle.hook.remove()
         if self._handle in self.hook_point.fwd_hooks:
             self.hook_point.fwd_hooks.remove(self._handle)
@@ -79,9 +81,9 @@ class Splice:
             self.model.setup()
         self.sae.setup()  # its hook points get their own names back
 
-    def _run(self, activation: Tensor, hook: HookPoint) -> Tensor:
+    def _run(self, tensor: Tensor, *, hook: HookPoint) -> Tensor:
         self.fired = True
-        return self.wrapper(activation).to(activation.dtype)
+        return self.wrapper(tensor).to(tensor.dtype)
 
     def _names(self) -> set[str]:
         """A bridge knows a hook point by its own name and by an alias; the SAE's hook points have both as their prefix."""
@@ -92,9 +94,10 @@ class Splice:
             self.model.setup()  # finds the children of the hook point
             return
         for name, point in self.wrapper.named_children():
+            assert isinstance(point, HookPoint)
+            point.name = f"{self.hook_name}.{name}"
             for site in self._names():
                 self.model._hook_registry[f"{site}.{name}"] = point
-            point.name = f"{self.hook_name}.{name}"
 
 
 def attach(

@@ -15,6 +15,8 @@ BURSTY = -1.0
 
 
 class Reading(NamedTuple):
+    """A feature at a token."""
+
     feature: int
     score: float
     """Burstiness (log2, at most 0) for a BAE, the activation for another SAE."""
@@ -22,6 +24,8 @@ class Reading(NamedTuple):
 
 
 class TokenReadings(NamedTuple):
+    """The strongest features of a token."""
+
     position: int
     token: str
     readings: list[Reading]

@@ -26,6 +26,8 @@ GENERATORS = ("generate", "generate_stream", "hf_generate")
 
 
 class Operation(NamedTuple):
+    """What can be done to a feature."""
+
     change: Callable[[Tensor, float, float], Tensor]
     """(activation, value, activation when fully on) -> what is added to the activation."""
     takes_value: bool
@@ -43,6 +45,8 @@ OPERATIONS: dict[str, Operation] = {
 
 
 class FeatureEdit(NamedTuple):
+    """One feature's edit, checked."""
+
     feature: int
     operation: str
     value: float
@@ -207,22 +211,21 @@ def steer(
     if features_of_splice is not None and features_of_splice is not sae.hook_sae_acts_post:
         raise ValueError(f"another SAE is attached at {hook_name}: steer with that one, or detach it first")
 
-    def edit_residual(residual: Tensor, hook: HookPoint) -> Tensor:
-        acts = sae.encode(residual)
-        change = state.on_features(acts, residual)
+    def edit_residual(tensor: Tensor, *, hook: HookPoint) -> Tensor:
+        change = state.on_features(sae.encode(tensor), tensor)
         if not change.any():
-            return residual
-        delta = (change.to(sae.W_dec.dtype) @ sae.W_dec[index.to(sae.W_dec.device)]).reshape(residual.shape)
-        return residual + delta.to(residual.dtype)
+            return tensor
+        delta = (change.to(sae.W_dec.dtype) @ sae.W_dec[index.to(sae.W_dec.device)]).reshape(tensor.shape)
+        return tensor + delta.to(tensor.dtype)
 
-    def edit_features(acts: Tensor, hook: HookPoint) -> Tensor:
-        return acts.index_add(-1, index.to(acts.device), state.on_features(acts).to(acts.dtype))
+    def edit_features(tensor: Tensor, *, hook: HookPoint) -> Tensor:
+        return tensor.index_add(-1, index.to(tensor.device), state.on_features(tensor).to(tensor.dtype))
 
     target, hook = (point, edit_residual) if features_of_splice is None else (features_of_splice, edit_features)
     if target is point and sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
         raise ValueError(
-            f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size in the "
-            "residual stream: attach it with use_error_term=True and steer inside that block"
+            f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size "
+            "in the residual stream: attach it with use_error_term=True and steer inside that block"
         )
     with _hooked(target, hook), _watched(model, hook_name, state):
         yield state

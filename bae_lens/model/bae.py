@@ -37,6 +37,7 @@ class BinaryCode(SAE[Any]):
 
     @property
     def d_bits(self) -> int:
+        """Number of bits, d_sae * C."""
         return self.cfg.d_sae * self.cfg.bits_per_feature
 
     @override
@@ -53,9 +54,7 @@ class BinaryCode(SAE[Any]):
         self.register_buffer("at_zero", torch.full((self.d_bits,), bit_at_zero, **like))
         self.hook_sae_bits = HookPoint()
 
-    def encode_bits(
-        self, x: Float[Tensor, "... d_in"]
-    ) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_bits"]]:
+    def encode_bits(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_bits"]]:
         """Bits (0 or 1) and pre-activations of vectors; the bits pass through `hook_sae_bits`."""
         if not self.hook_z_reshaping_mode:
             check_width(x, self.cfg.d_in)

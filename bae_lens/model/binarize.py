@@ -12,6 +12,8 @@ Gradient = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class Surrogate(NamedTuple):
+    """A gradient that stands in for the step's, and the side of the step that goes with it."""
+
     gradient: Gradient
     bit_at_zero: int
     """The bit of a pre-activation of exactly 0: 1 in the paper (x >= 0), 0 in its published code (x > 0)."""
@@ -35,11 +37,11 @@ SURROGATES: dict[str, Surrogate] = {
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(pre: Tensor, at_zero: Tensor, surrogate: str, width: float) -> Tensor:
+    def forward(pre: Tensor, at_zero: Tensor, surrogate: str, width: float) -> Tensor:  # noqa: ARG004
         return ((pre > 0) | ((pre == 0) & (at_zero > 0.5))).to(pre.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, float], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, float], output: Tensor) -> None:  # noqa: ARG004
         pre, _, ctx.surrogate, ctx.width = inputs
         ctx.save_for_backward(pre)
 

@@ -44,7 +44,9 @@ class BAEConfig(SAEConfig):
 def check_bae_fields(cfg: Any) -> None:
     """Raises ValueError, naming the field, where a BAE's own fields are out of range."""
     if not isinstance(cfg.bits_per_feature, int) or not 1 <= cfg.bits_per_feature <= MAX_BITS_PER_FEATURE:
-        raise ValueError(f"bits_per_feature must be a whole number from 1 to {MAX_BITS_PER_FEATURE}, got {cfg.bits_per_feature!r}")
+        raise ValueError(
+            f"bits_per_feature must be a whole number from 1 to {MAX_BITS_PER_FEATURE}, got {cfg.bits_per_feature!r}"
+        )
     if cfg.d_in < 1 or cfg.d_sae < 1:
         raise ValueError(f"d_in and d_sae must be positive, got {cfg.d_in} and {cfg.d_sae}")
     if not (math.isfinite(cfg.surrogate_width) and cfg.surrogate_width > 0):

@@ -11,6 +11,8 @@ from bae_lens.model.more_bit import fold_bits
 
 
 class PolarityFold(NamedTuple):
+    """What a polarity fold changed."""
+
     flipped: list[int]
     """Features whose bits were all turned round (k -> 2^C - 1 - k)."""
 

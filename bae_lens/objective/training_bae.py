@@ -1,72 +1,26 @@
 """The BAE in training (section 3): reconstruction, entropy and covariance, and the start from data that makes it sparse."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from sae_lens import TrainingSAE, TrainingSAEConfig
+from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bae_lens.checks import check_activations, check_known
+from bae_lens.checks import check_activations
 from bae_lens.model.bae import BinaryCode
 from bae_lens.model.binarize import step
-from bae_lens.model.config import BAEConfig, check_bae_fields
+from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.covariance import covariance_loss
-from bae_lens.objective.entropy import ENTROPY_FORMS, entropy_loss, marginal_entropy
+from bae_lens.objective.entropy import entropy_loss, marginal_entropy
 
-RECONSTRUCTION_LOSSES = ("sum", "mean")
-INITS = ("default", "linear", "data")
 DENSE = 0.1
 """A feature that is on more often than this is dense."""
 PRIOR_MOMENTUM = 0.02
 """Of the prior's running mean while training; `estimate_prior` replaces it by an exact one."""
-
-
-@dataclass(kw_only=True)
-class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
-    """Configuration of a `TrainingBAE`: every field of `BAEConfig`, and the objective's."""
-
-    apply_b_dec_to_input: bool = False
-    """As in `BAEConfig`; stated again because SAELens' own training default would win."""
-    reconstruction_loss: str = "sum"
-    """L_r over the d_in dimensions: "sum" (Eq. 3; SAELens' units) or "mean" (the units of the paper's weights)."""
-    entropy_form: str = "bernoulli"
-    """"bernoulli" or "eq4" (as printed); the loss only, reported entropies are always Bernoulli."""
-    entropy_weight: float = 0.1
-    """alpha_e, in units of L_r a bit."""
-    covariance_weight: float = 2e-3
-    """alpha_c."""
-    entropy_floor: float = 0.0
-    """In bits: where the minibatch's entropy is below it, the entropy term is 0 (`entropy_threshold` of the published code)."""
-    entropy_delay_steps: int = 0
-    """For so many first steps the entropy's weight is 0."""
-    init: str = "default"
-    """"default": SAELens' usual start; "linear": that of `torch.nn.Linear`; "data": sparse, from the first training batch."""
-    init_density: float = 0.0
-    """With init "data": the share of vectors that each bit is on for at the start; 0 means 10 / number of bits."""
-
-    @override
-    @classmethod
-    def architecture(cls) -> str:
-        return "bae"
-
-    @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_bae_fields(self)
-        check_known("reconstruction_loss", self.reconstruction_loss, RECONSTRUCTION_LOSSES)
-        check_known("entropy_form", self.entropy_form, ENTROPY_FORMS)
-        check_known("init", self.init, INITS)
-        for name in ("entropy_weight", "covariance_weight", "entropy_floor", "entropy_delay_steps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
-        if not 0 <= self.init_density < 0.5:
-            raise ValueError(f"init_density must be at least 0 and under 0.5, got {self.init_density}")
 
 
 class BatchMetrics(NamedTuple):
@@ -138,7 +92,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
 
         Encoder columns are directions of centred data points, at half scale; thresholds make each bit start on for a share
         `init_density` of the samples; decoder rows are a tenth of the same directions; b_dec is the mean. Where there are
-        fewer samples than features, the directions of differences of random pairs serve for the rest.
+        fewer samples than features, random combinations of three samples serve for the rest.
 
         Args:
             x: Vectors ``(samples, d_in)``; more than d_sae of them are better.
@@ -235,15 +189,15 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
 
 
 def _directions(centred: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Unit directions of `count` random rows, and of differences of random pairs where the rows do not suffice."""
+    """Unit directions of `count` random rows, and of random combinations of three where the rows do not suffice."""
     rows = centred[torch.randperm(len(centred), generator=generator)[:count].to(centred.device)]
     rows = rows[rows.pow(2).sum(1) > 0]
     missing = count - len(rows)
     if missing:
-        pairs = torch.randint(len(centred), (2, missing), generator=generator).to(centred.device)
-        noise = 1e-3 * torch.randn(missing, centred.shape[1], generator=generator).to(centred.device)
-        rows = torch.cat([rows, centred[pairs[0]] - centred[pairs[1]] + noise * centred.std()])
-    return rows / rows.norm(dim=1, keepdim=True)
+        chosen = torch.randint(len(centred), (missing, 3), generator=generator).to(centred.device)
+        weights = torch.randn(missing, 3, generator=generator).to(centred)
+        rows = torch.cat([rows, torch.einsum("ij,ijk->ik", weights, centred[chosen])])
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _quantiles(pre: Tensor, q: float) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bae_lens.checks import check_known
-from bae_lens.objective.training_bae import TrainingBAEConfig
+from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.training.trainer import Recipe, TrainerConfig
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from bae_lens.files import check_output_directory, new_directory
 from bae_lens.model.bae import BAE
 from bae_lens.model.config import BAEConfig
 from bae_lens.model.transforms import fold_polarity
-from bae_lens.objective.training_bae import TrainingBAE, TrainingBAEConfig
+from bae_lens.objective.config import TrainingBAEConfig
+from bae_lens.objective.training_bae import TrainingBAE
 
 START_SAMPLES = 8192
 """Vectors that a start from data sees; a share of 0.005 of them is still 40."""
@@ -99,6 +101,8 @@ class HistoryRow(NamedTuple):
 
 
 class Trained(NamedTuple):
+    """What training gives back."""
+
     bae: BAE
     """Takes raw activations; its prior is that of the training set."""
     history: list[HistoryRow]
@@ -140,7 +144,7 @@ def train(
         entropy_delay_steps=round(cfg.entropy_delay * steps),
         metadata=SAEMetadata(**(metadata or {})),
     )
-    with torch.random.fork_rng(devices=[]):  # SAELens' initialisation draws from the global generator
+    with own_generators(cfg.device):
         torch.manual_seed(cfg.seed)
         sae = TrainingBAE(sae_cfg)
     norm = fit_normalization(activations, cfg)
@@ -149,6 +153,11 @@ def train(
     if out is not None:
         save(trained.bae, out)
     return trained
+
+
+def own_generators(device: str) -> AbstractContextManager[None]:
+    """A block that leaves the global random generators as they were: SAELens' initialisation draws from them."""
+    return torch.random.fork_rng(devices=[torch.device(device)] if torch.device(device).type == "cuda" else [])
 
 
 def fit_normalization(x: Float[Tensor, "samples d_in"], cfg: TrainerConfig) -> Normalization:
@@ -181,9 +190,7 @@ def _optimize(
     for number in bar:
         optimizer.param_groups[0]["lr"] = cfg.learning_rate * _warm_up_stable_decay(number, steps, cfg)
         logging = number % cfg.log_every == 0 or number == steps - 1
-        output = sae.training_forward_pass(
-            TrainStepInput(data[next(batches).to(device)], coefficients, None, number, logging)
-        )
+        output = sae.training_forward_pass(TrainStepInput(data[next(batches).to(device)], coefficients, None, number, logging))
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
@@ -216,9 +223,7 @@ def _warm_up_stable_decay(number: int, steps: int, cfg: TrainerConfig) -> float:
     return min(1.0, warm_up, decay)
 
 
-def _finish(
-    sae: TrainingBAE, x: Tensor, norm: Normalization, cfg: TrainerConfig, history: list[HistoryRow]
-) -> Trained:
+def _finish(sae: TrainingBAE, x: Tensor, norm: Normalization, cfg: TrainerConfig, history: list[HistoryRow]) -> Trained:
     """The inference BAE of a trained one: normalisation folded in, prior estimated, polarity folded."""
     bae = to_inference(sae)
     eye = torch.eye(sae.cfg.d_in, dtype=torch.float64)
@@ -232,7 +237,8 @@ def _finish(
 
 def to_inference(sae: TrainingBAE) -> BAE:
     """The same weights as a `BAE`."""
-    bae = BAE.from_dict(sae.cfg.get_inference_sae_cfg_dict() | {"metadata": sae.cfg.metadata.to_dict()})
+    with own_generators(sae.cfg.device):
+        bae = BAE.from_dict(sae.cfg.get_inference_sae_cfg_dict() | {"metadata": sae.cfg.metadata.to_dict()})
     bae.load_state_dict(sae.state_dict())
     return bae
 

@@ -1,0 +1,7 @@
+"""`python -m bae_lens` is `bae-lens`."""
+
+import sys
+
+from bae_lens.cli import main
+
+sys.exit(main())

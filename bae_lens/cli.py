@@ -1,0 +1,74 @@
+"""The command `bae-lens`: one thin function a command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+WELCOME = """\
+Binary Autoencoders for TransformerLens and SAELens.
+
+  bae-lens demo                                   train, splice, look, steer and compare on the embedded tiny Llama
+  bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
+  bae-lens demo --help                            every option
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0, 2 for wrong input, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    _add_demo(commands)
+    args = parser.parse_args(argv)
+    if not hasattr(args, "run"):
+        print(WELCOME)
+        return 0
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("\nbae-lens: interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, IndexError, OSError, RuntimeError, FloatingPointError) as error:
+        if args.traceback:
+            raise
+        print(f"\nbae-lens: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    example = "example:\n  bae-lens demo --model story-llama/ --text stories.txt --hook blocks.1.hook_resid_pre --json out.json"
+    parser = commands.add_parser(
+        "demo",
+        help="the main job: train a BAE, splice, look, steer, compare",
+        description="Trains a Binary Autoencoder on a Llama's residual stream and shows what can be done with it.",
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", help="model directory or name (default: the embedded tiny Llama)")
+    parser.add_argument("--text", type=Path, help="text file, a document a line (default: the embedded corpus)")
+    parser.add_argument("--hook", help="hook point (default: the residual stream before the middle layer)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory for what is made (%(default)s)")
+    parser.add_argument("--replace", action="store_true", help="take the place of an earlier run in --out")
+    parser.add_argument("--json", type=Path, help="file for every number")
+    parser.add_argument("--recipe", default="recommended", help="recommended, paper or reference_code (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps of 512 tokens (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=400_000, help="training tokens at most (%(default)s)")
+    parser.add_argument("--expansion", type=float, default=4, help="features a dimension (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from bae_lens.demo.job import DemoOptions, run_demo
+
+    options = {k: v for k, v in vars(args).items() if k not in ("run", "traceback")}
+    if args.model is not None and args.text is None:
+        raise ValueError("give --text with --model: the embedded corpus belongs to the embedded Llama")
+    run_demo(DemoOptions(**options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

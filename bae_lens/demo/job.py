@@ -1,0 +1,333 @@
+"""The main job, `bae-lens demo`: everything a user would do on a first day, by public functions only and in that order."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from sae_lens import SAE
+from tabulate import tabulate
+
+import bae_lens
+from bae_lens.activations.harvest import Activations
+from bae_lens.activations.models import find_hook_point
+from bae_lens.activations.text import Split, Windows
+from bae_lens.analyze.contexts import FeatureContexts, feature_contexts, spread_features
+from bae_lens.analyze.description_length import CodeLength, code_length
+from bae_lens.analyze.fidelity import Baseline, Fidelity, ablation_baseline, fidelity
+from bae_lens.analyze.statistics import CodeStatistics, code_statistics
+from bae_lens.compare.baselines import standard, topk, train_baseline
+from bae_lens.demo import demo_model_dir
+from bae_lens.demo.corpus import python_docs
+from bae_lens.files import check_output_directory, check_writable, new_directory, write_json, write_text
+from bae_lens.training.trainer import Recipe, Trained
+
+EMBEDDED_HOOK = "blocks.2.hook_resid_pre"
+CONTEXT_SIZE = 256
+
+
+@dataclass(kw_only=True)
+class DemoOptions:
+    """What `bae-lens demo` takes."""
+
+    model: str | None = None
+    """Model directory or name; the embedded tiny Llama if not given."""
+    text: Path | None = None
+    """Text file, a document a line; the embedded corpus if not given."""
+    hook: str | None = None
+    """Hook point; the embedded default's own, or the residual stream at the middle layer."""
+    out: Path = Path("runs/demo")
+    """Directory for everything that is made."""
+    json: Path | None = None
+    """File for every number."""
+    replace: bool = False
+    """Take the place of an earlier run in `out`, once this one is whole."""
+    steps: int = 3000
+    tokens: int = 400_000
+    """Training tokens to harvest at most."""
+    expansion: float = 4
+    recipe: str = "recommended"
+    seed: int = 0
+    device: str = "cpu"
+
+
+class Data(NamedTuple):
+    """Text and the activations that it leaves at the hook point."""
+
+    train_windows: Windows
+    held_out_windows: Windows
+    train: Activations
+    held_out: Activations
+
+
+class Row(NamedTuple):
+    """One dictionary in the table."""
+
+    name: str
+    stats: CodeStatistics
+    fidelity: Fidelity
+    length: CodeLength
+    seconds: float
+
+    def numbers(self) -> dict[str, Any]:
+        """For JSON."""
+        stats, fidelity, length = self.stats.numbers(), self.fidelity._asdict(), self.length._asdict()
+        return {"name": self.name, **stats, "ce": fidelity, "code_length": length, "training_seconds": self.seconds}
+
+
+class Steered(NamedTuple):
+    """What steering with one feature changed after a prompt."""
+
+    feature: int
+    strength: float
+    prompt: str
+    before: list[tuple[str, float]]
+    """Most probable next tokens, with their probabilities."""
+    after: list[tuple[str, float]]
+    continuation_before: str
+    continuation_after: str
+
+
+def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Runs the main job and returns every number that it printed.
+
+    Raises:
+        FileExistsError, PermissionError: If the output cannot be written (before anything is computed).
+    """
+    started = time.perf_counter()
+    check_output_directory(options.out, replace=options.replace)
+    if options.json:
+        check_writable(options.json.parent)
+
+    say(f"\n== Load {options.model or 'the embedded tiny Llama'}")
+    model = bae_lens.load_model(options.model or demo_model_dir(), device=options.device)
+    hook_name = options.hook or (EMBEDDED_HOOK if options.model is None else f"blocks.{model.cfg.n_layers // 2}.hook_resid_pre")
+    find_hook_point(model, hook_name, writing=True)
+    say(f"{model.cfg.n_layers} layers, d_model {model.cfg.d_model}, vocabulary {model.cfg.d_vocab}")
+
+    say(f"\n== Harvest {hook_name}")
+    data = harvest_text(model, options, hook_name)
+    say(f"{len(data.train.vectors)} training vectors and {len(data.held_out.vectors)} held out, BOS left out")
+
+    say("\n== Train a Binary Autoencoder")
+    recipe = demo_recipe(model, options)
+    metadata = sae_metadata(model, options, hook_name)
+    with timed() as bae_seconds:
+        trained = bae_lens.train(data.train.vectors, recipe, metadata=metadata)
+    stats = code_statistics(trained.bae, data.held_out.vectors)
+    say(describe(stats, len(trained.flipped)))
+
+    say("\n== Splice it into the model")
+    baseline = ablation_baseline(model, data.held_out_windows, hook_name, data.train.vectors.mean(0))
+    bae_row = measure("BAE", trained.bae, model, data, baseline, bae_seconds[0])
+    say(describe_fidelity(bae_row.fidelity))
+
+    say("\n== What five of its features fire on")
+    shown = spread_features(stats, 5)
+    contexts = feature_contexts(trained.bae, data.held_out, data.held_out_windows, model.tokenizer, shown)
+    say("\n".join(describe_contexts(c) for c in contexts))
+
+    say("\n== Inspect a prompt")
+    prompt = prompt_of(model, data.held_out_windows)
+    inspection = bae_lens.inspect(model, trained.bae, prompt)
+    say(inspection.table())
+
+    say("\n== Steer with one feature")
+    steered = steer_strongest(model, trained.bae, prompt, shown)
+    say(describe_steering(steered))
+
+    say("\n== Beside SAELens' own SAEs: same activations, width and steps")
+    rows = [bae_row, *train_others(model, data, recipe, metadata, baseline, k=max(1, round(stats.l0)))]
+    say(tabulate(table(rows), headers="keys", tablefmt="simple"))
+    say("bits/token is the held-out code length; read it together with the FVU that it buys.")
+
+    results = {
+        "model": options.model or "embedded",
+        "text": str(options.text or "embedded"),
+        "hook_name": hook_name,
+        "recipe": options.recipe,
+        "steps": recipe.trainer.total_steps(len(data.train.vectors)),
+        "batch_size": recipe.trainer.batch_size,
+        "seed": options.seed,
+        "train_tokens": len(data.train.vectors),
+        "flipped": len(trained.flipped),
+        "history": [row._asdict() for row in trained.history],
+        "rows": [row.numbers() for row in rows],
+        "features": [{**c._asdict(), "contexts": [x._asdict() for x in c.contexts]} for c in contexts],
+        "inspection": inspection.to_dict(),
+        "steering": steered._asdict(),
+        "seconds": time.perf_counter() - started,
+    }
+    save_run(options, trained, results, rows, inspection)
+    say(f"\nSaved to {options.out}: bae/ (a SAELens directory), results.json, table.md, inspection.html")
+    say(f"Everything took {time.perf_counter() - started:.0f} s. Next: bae = SAE.load_from_disk('{options.out / 'bae'}')")
+    return results
+
+
+def harvest_text(model: Any, options: DemoOptions, hook_name: str) -> Data:
+    """Activations of training and held-out text, split by document (by module where the text is the embedded corpus)."""
+    if options.text is None:
+        split = Split(*python_docs())
+    else:
+        split = bae_lens.split_documents(bae_lens.read_documents(options.text), seed=options.seed)
+    context = min(CONTEXT_SIZE, model.cfg.n_ctx)
+    train, held_out = (bae_lens.tokenize(model.tokenizer, documents, context) for documents in split)
+    return Data(
+        train,
+        held_out,
+        bae_lens.harvest(model, train, hook_name, max_tokens=options.tokens),
+        bae_lens.harvest(model, held_out, hook_name, max_tokens=options.tokens // 4),
+    )
+
+
+def demo_recipe(model: Any, options: DemoOptions) -> Recipe:
+    """The recipe that was asked for, at the model's width."""
+    make = bae_lens.recipes.get_recipe(options.recipe)
+    return make(model.cfg.d_model, options.expansion, steps=options.steps, seed=options.seed, device=options.device)
+
+
+def sae_metadata(model: Any, options: DemoOptions, hook_name: str) -> dict[str, Any]:
+    """What SAELens wants to know of where an SAE belongs."""
+    return {
+        "model_name": options.model or str(demo_model_dir()),
+        "hook_name": hook_name,
+        "context_size": min(CONTEXT_SIZE, model.cfg.n_ctx),
+        "prepend_bos": True,
+    }
+
+
+def measure(name: str, sae: SAE[Any], model: Any, data: Data, baseline: Baseline, seconds: float) -> Row:
+    """Everything that the table says of one dictionary, on held-out text."""
+    return Row(
+        name,
+        code_statistics(sae, data.held_out.vectors),
+        fidelity(model, sae, data.held_out_windows, baseline),
+        code_length(sae, data.train.vectors, data.held_out.vectors),
+        seconds,
+    )
+
+
+def train_others(model: Any, data: Data, recipe: Recipe, metadata: dict[str, Any], baseline: Baseline, k: int) -> Iterator[Row]:
+    """SAELens' TopK with as many features on as the BAE has bits, and Standard with SAELens' own L1 coefficient."""
+    for name, other in ((f"TopK, k = {k}", topk(k)), ("Standard, L1 = 1", standard(1.0))):
+        with timed() as seconds:
+            sae = train_baseline(other, data.train.vectors, recipe.sae.d_sae, recipe.trainer, metadata)
+        yield measure(name, sae, model, data, baseline, seconds[0])
+
+
+def prompt_of(model: Any, windows: Windows, tokens: int = 12) -> torch.Tensor:
+    """The beginning of the first held-out window that is long enough."""
+    row = int((windows.lengths >= min(tokens, int(windows.lengths.max()))).nonzero()[0])
+    return windows.tokens[row, :tokens].unsqueeze(0)
+
+
+@torch.no_grad()
+def steer_strongest(model: Any, bae: SAE[Any], prompt: torch.Tensor, features: list[int], strength: float = 4.0) -> Steered:
+    """Steers with the one of some features that moves the next-token distribution most (KL divergence)."""
+    prompt = prompt.to(next(model.parameters()).device)
+    clean = model(prompt)[0, -1].log_softmax(-1)
+    moved: dict[int, torch.Tensor] = {}
+    for feature in features:
+        with bae_lens.steer(model, bae, {feature: strength}):
+            moved[feature] = model(prompt)[0, -1].log_softmax(-1)
+    feature = max(moved, key=lambda f: (moved[f].exp() * (moved[f] - clean)).sum().item())
+
+    def continue_prompt() -> str:
+        tokens = model.generate(prompt, max_new_tokens=30, do_sample=False, verbose=False)
+        return model.tokenizer.decode(tokens[0, prompt.shape[1] :])
+
+    before = continue_prompt()
+    with bae_lens.steer(model, bae, {feature: strength}):
+        after = continue_prompt()
+    text = model.tokenizer.decode(prompt[0, 1:])
+    return Steered(feature, strength, text, _most_likely(model, clean), _most_likely(model, moved[feature]), before, after)
+
+
+def _most_likely(model: Any, log_probs: torch.Tensor, count: int = 5) -> list[tuple[str, float]]:
+    top = log_probs.exp().topk(count)
+    return [(model.tokenizer.decode([i]), p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+
+
+def save_run(options: DemoOptions, trained: Trained, results: dict[str, Any], rows: list[Row], inspection: Any) -> None:
+    """Everything into one directory, whole or not at all; then the JSON where it was asked for."""
+    with new_directory(options.out, replace=options.replace) as directory:
+        bae_lens.save(trained.bae, directory / "bae")
+        write_json(directory / "results.json", results)
+        write_text(directory / "table.md", tabulate(table(rows), headers="keys", tablefmt="github") + "\n")
+        page = f'<!doctype html><meta charset="utf-8"><title>BAE inspection</title>{inspection._repr_html_()}\n'
+        write_text(directory / "inspection.html", page)
+    if options.json:
+        write_json(options.json, results)
+
+
+def table(rows: list[Row]) -> list[dict[str, str]]:
+    """The rows as text."""
+    return [
+        {
+            "dictionary": row.name,
+            "FVU": f"{row.stats.fvu:.4f}",
+            "CE recovered (zero)": f"{row.fidelity.recovered_from_zero:.4f}",
+            "(mean)": f"{row.fidelity.recovered_from_mean:.4f}",
+            "L0": f"{row.stats.l0:.1f}",
+            "live": str(row.stats.live),
+            "dead": str(row.stats.dead),
+            "dense": str(row.stats.dense),
+            "bits/token": f"{row.length.bits:.1f}",
+            "at FVU": f"{row.length.fvu:.4f}",
+            "train s": f"{row.seconds:.0f}",
+        }
+        for row in rows
+    ]
+
+
+def describe(stats: CodeStatistics, flipped: int) -> str:
+    """A code in one sentence, FVU and entropy together."""
+    return (
+        f"held out: FVU {stats.fvu:.4f} with {stats.entropy:.1f} bits a token (marginal entropy), L0 {stats.l0:.1f}; "
+        f"of {len(stats.frequency)} bits {stats.live} live, {stats.dead} dead ({stats.stuck_at_one} of them stuck at 1), "
+        f"{stats.dense} dense; {flipped} features turned round"
+    )
+
+
+def describe_fidelity(f: Fidelity) -> str:
+    """The losses in one sentence, with both baselines."""
+    return (
+        f"CE loss in nats: clean {f.clean:.3f}, spliced {f.spliced:.3f}, zero-ablated {f.zero_ablated:.3f}, mean-ablated "
+        f"{f.mean_ablated:.3f}; recovered {f.recovered_from_zero:.4f} against zero, {f.recovered_from_mean:.4f} against mean"
+    )
+
+
+def describe_contexts(c: FeatureContexts) -> str:
+    """A feature and its contexts, the token where it fires in guillemets."""
+    tokens = ", ".join(f"{token!r} x{times}" for token, times in c.top_tokens)
+    lines = [f"feature {c.feature}, on for {c.frequency:.2%} of tokens: {tokens}"]
+    lines += ["    ..." + " ".join(f"{x.before}«{x.token}»{x.after}".split()) + "..." for x in c.contexts]
+    return "\n".join(lines)
+
+
+def describe_steering(s: Steered) -> str:
+    """What steering changed, before and after."""
+
+    def likely(tokens: list[tuple[str, float]]) -> str:
+        return ", ".join(f"{token!r} {p:.3f}" for token, p in tokens)
+
+    return "\n".join(
+        [
+            f"feature {s.feature}, {s.strength:g} decoder rows added at every token of {s.prompt!r}",
+            f"next token, before: {likely(s.before)}",
+            f"next token, after:  {likely(s.after)}",
+            f"continues, before: {s.continuation_before!r}",
+            f"continues, after:  {s.continuation_after!r}",
+        ]
+    )
+
+
+@contextmanager
+def timed() -> Iterator[list[float]]:
+    """Yields a list that holds the block's wall time in seconds once it has ended."""
+    started, seconds = time.perf_counter(), []
+    yield seconds
+    seconds.append(time.perf_counter() - started)

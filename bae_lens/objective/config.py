@@ -1,0 +1,57 @@
+"""The configuration of a BAE in training: a `BAEConfig`, and what it is trained for."""
+
+import math
+from dataclasses import dataclass
+
+from sae_lens import TrainingSAEConfig
+from typing_extensions import override
+
+from bae_lens.checks import check_known
+from bae_lens.model.config import BAEConfig, check_bae_fields
+from bae_lens.objective.entropy import ENTROPY_FORMS
+
+RECONSTRUCTION_LOSSES = ("sum", "mean")
+INITS = ("default", "linear", "data")
+
+
+@dataclass(kw_only=True)
+class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
+    """Configuration of a `TrainingBAE`: every field of `BAEConfig`, and the objective's."""
+
+    apply_b_dec_to_input: bool = False
+    """As in `BAEConfig`; stated again because SAELens' own training default would win."""
+    reconstruction_loss: str = "sum"
+    """L_r over the d_in dimensions: "sum" (Eq. 3; SAELens' units) or "mean" (the units of the paper's weights)."""
+    entropy_form: str = "bernoulli"
+    """"bernoulli" or "eq4" (as printed); the loss only, reported entropies are always Bernoulli."""
+    entropy_weight: float = 0.1
+    """alpha_e, in units of L_r a bit."""
+    covariance_weight: float = 2e-3
+    """alpha_c."""
+    entropy_floor: float = 0.0
+    """In bits: where the minibatch's entropy is below it, the entropy term is 0 (`entropy_threshold` of the published code)."""
+    entropy_delay_steps: int = 0
+    """For so many first steps the entropy's weight is 0."""
+    init: str = "default"
+    """"default": SAELens' usual start; "linear": that of `torch.nn.Linear`; "data": sparse, from the first training batch."""
+    init_density: float = 0.0
+    """With init "data": the share of vectors that each bit is on for at the start; 0 means 10 / number of bits."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "bae"
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bae_fields(self)
+        check_known("reconstruction_loss", self.reconstruction_loss, RECONSTRUCTION_LOSSES)
+        check_known("entropy_form", self.entropy_form, ENTROPY_FORMS)
+        check_known("init", self.init, INITS)
+        for name in ("entropy_weight", "covariance_weight", "entropy_floor", "entropy_delay_steps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if not 0 <= self.init_density < 0.5:
+            raise ValueError(f"init_density must be at least 0 and under 0.5, got {self.init_density}")

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+
+from bae_lens.objective.covariance import covariance_loss
+from bae_lens.objective.entropy import entropy_loss, marginal_entropy
+
+
+def random_bits(samples=40, d_bits=6, seed=0, density=0.3):
+    return (torch.rand(samples, d_bits, generator=torch.Generator().manual_seed(seed)) < density).double()
+
+
+def entropy_by_loops(bits):
+    total = 0.0
+    for column in bits.T.tolist():
+        p = sum(column) / len(column)
+        total -= sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
+    return total
+
+
+def covariance_by_loops(bits):
+    columns = bits.T.tolist()
+    n = len(columns[0])
+    means = [sum(c) / n for c in columns]
+    total = 0.0
+    for i, a in enumerate(columns):
+        for j, b in enumerate(columns):
+            if i != j:
+                total += abs(sum((x - means[i]) * (y - means[j]) for x, y in zip(a, b, strict=True)) / (n - 1))
+    return total
+
+
+def test_reported_entropy_is_the_sum_of_bernoulli_entropies():
+    bits = random_bits()
+    assert marginal_entropy(bits.mean(0)).item() == pytest.approx(entropy_by_loops(bits), rel=1e-12)
+    assert marginal_entropy(torch.full((8,), 0.5)).item() == 8
+    assert marginal_entropy(torch.tensor([0.0, 1.0])).item() == 0
+
+
+def test_the_bernoulli_loss_is_the_entropy_and_eq4_is_half_of_it_on_fair_bits():
+    bits = random_bits()
+    assert entropy_loss(bits.mean(0), "bernoulli").item() == pytest.approx(entropy_by_loops(bits), rel=1e-6)
+    fair = torch.full((10,), 0.5, dtype=torch.float64)
+    assert entropy_loss(fair, "bernoulli").item() == pytest.approx(10)
+    assert entropy_loss(fair, "eq4").item() == pytest.approx(5)
+    means = bits.mean(0).tolist()
+    assert entropy_loss(bits.mean(0), "eq4").item() == pytest.approx(-sum(p * math.log2(p) for p in means), rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["bernoulli", "eq4"])
+def test_the_entropy_loss_has_a_finite_gradient_at_zero_and_one(form):
+    mean = torch.tensor([0.0, 1.0, 1 / 4096, 1 - 1 / 4096, 0.5], requires_grad=True)
+    entropy_loss(mean, form).backward()
+    assert torch.isfinite(mean.grad).all()
+    if form == "bernoulli":
+        assert mean.grad[0] > 0 > mean.grad[1]
+
+
+def test_the_gradient_of_the_entropy_is_that_of_finite_differences():
+    mean = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda m: entropy_loss(m, "bernoulli"), mean)
+
+
+@pytest.mark.parametrize("samples", [2, 7, 64])
+def test_covariance_is_the_sum_over_all_pairs_of_different_bits(samples):
+    bits = random_bits(samples)
+    bits[:, 3] = bits[:, 0]
+    bits[:, 4] = 1 - bits[:, 0]
+    bits[:, 5] = 1
+    assert covariance_loss(bits).item() == pytest.approx(covariance_by_loops(bits), rel=1e-10)
+
+
+def test_covariance_of_a_single_sample_is_zero():
+    assert covariance_loss(random_bits(1)).item() == 0

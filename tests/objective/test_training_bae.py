@@ -1,0 +1,185 @@
+import copy
+import math
+
+import pytest
+import torch
+from sae_lens.saes.sae import TrainStepInput
+
+import bae_lens
+from bae_lens.objective.covariance import covariance_loss
+from bae_lens.objective.entropy import entropy_loss
+from bae_lens.objective.training_bae import batch_metrics
+
+
+def make(**fields):
+    torch.manual_seed(0)
+    defaults = {"d_in": 8, "d_sae": 20, "decoder_init_norm": None}
+    return bae_lens.TrainingBAE(bae_lens.TrainingBAEConfig(**(defaults | fields)))
+
+
+def batch(samples=64, d_in=8, seed=1):
+    return torch.randn(samples, d_in, generator=torch.Generator().manual_seed(seed))
+
+
+def run(sae, x, number=0, logging=False):
+    return sae.training_forward_pass(TrainStepInput(x, sae.get_coefficients(), None, number, logging))
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_the_losses_are_named_and_add_up(c):
+    sae = make(bits_per_feature=c, entropy_weight=0.3, covariance_weight=0.02)
+    x = batch()
+    out = run(sae, x)
+    bits = sae.bits(x)
+    expected = {
+        "mse_loss": sum(
+            sum((a - b) ** 2 for a, b in zip(u, v, strict=True)) for u, v in zip(x.tolist(), out.sae_out.tolist(), strict=True)
+        )
+        / 64,
+        "entropy_loss": 0.3 * entropy_loss(bits.mean(0), "bernoulli").item(),
+        "covariance_loss": 0.02 * covariance_loss(bits).item(),
+    }
+    assert {name: loss.item() for name, loss in out.losses.items()} == pytest.approx(expected, rel=1e-5)
+    assert out.loss.item() == pytest.approx(sum(expected.values()), rel=1e-5)
+
+
+def test_the_mean_reconstruction_loss_is_the_sum_divided_by_the_width():
+    x = batch()
+    by_sum, by_mean = (run(make(reconstruction_loss=unit), x).losses["mse_loss"].item() for unit in ("sum", "mean"))
+    assert by_sum == pytest.approx(8 * by_mean, rel=1e-5)
+
+
+def test_the_entropy_waits_for_its_delay_and_the_covariance_does_not():
+    sae = make(entropy_delay_steps=5)
+    early, late = run(sae, batch(), 4).losses, run(sae, batch(), 5).losses
+    assert early["entropy_loss"].item() == 0
+    assert early["covariance_loss"].item() > 0
+    assert late["entropy_loss"].item() > 0
+
+
+def test_under_its_floor_the_entropy_term_is_zero_with_a_zero_gradient():
+    x = batch()
+    entropy = entropy_loss(make().bits(x).mean(0), "bernoulli").item()
+    assert run(make(entropy_floor=entropy * 0.99), x).losses["entropy_loss"].item() > 0
+    sae = make(entropy_floor=entropy * 1.01, covariance_weight=0.0)
+    out = run(sae, x)
+    assert out.losses["entropy_loss"].item() == 0
+    out.losses["entropy_loss"].backward()
+    assert sae.W_enc.grad is None or not sae.W_enc.grad.any()
+
+
+def test_the_reference_surrogate_sees_the_whole_incoming_gradient_at_once():
+    """g (1 - g) is not linear: two paths to the bits, each with its own step, would give another update."""
+    sae = make(
+        surrogate="reference_code", reconstruction_loss="mean", entropy_weight=0.1, covariance_weight=0.01, init="linear"
+    )
+    sae = sae.double()
+    sae.dtype = torch.float64
+    x = batch().double()
+    run(sae, x).loss.backward()
+    pre = (x @ sae.W_enc + sae.b_enc).detach()
+    bits = (pre > 0).double().requires_grad_()
+    x_hat = bits @ sae.W_dec + sae.b_dec
+    loss = (x_hat - x).pow(2).mean() + 0.1 * entropy_loss(bits.mean(0), "bernoulli") + 0.01 * covariance_loss(bits)
+    (g,) = torch.autograd.grad(loss, bits)
+    torch.testing.assert_close(sae.W_enc.grad, x.T @ (g * (1 - g)), atol=1e-12, rtol=1e-9)
+
+
+def test_statistics_are_fp32_under_autocast_and_for_bf16_weights():
+    x = batch(4096)
+    sae = make().to(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = run(sae, x.bfloat16(), logging=True)
+    assert out.losses["entropy_loss"].dtype == torch.float32
+    expected = 0.1 * entropy_loss((out.hidden_pre > 0).double().mean(0), "bernoulli").item()
+    assert out.losses["entropy_loss"].item() == pytest.approx(expected, rel=1e-4)
+    assert sae.prior.dtype == torch.float32
+
+
+def test_batch_metrics_count_what_they_say():
+    bits = torch.tensor([[0, 1, 1, 0.0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 1]])
+    x = torch.randn(4, 3)
+    metrics = batch_metrics(bits, x, x + 0.1)
+    quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert metrics.entropy.item() == pytest.approx(2 * quarter)
+    assert (metrics.live, metrics.dead, metrics.stuck_at_one, metrics.dense, metrics.l0) == (2, 2, 1, 3, 1.5)
+    variance = (x.double() - x.double().mean(0)).pow(2).sum().item()
+    assert metrics.fvu.item() == pytest.approx(0.01 * 12 / variance, rel=1e-4)
+
+
+def test_a_start_from_data_is_sparse_and_set_by_the_first_batch():
+    sae = make(init="data", init_density=0.1, d_sae=40)
+    x = 3 * batch(512) + 7
+    assert sae.awaits_data()
+    run(sae, x)
+    assert not sae.awaits_data()
+    frequency = sae.bits(x).mean(0)
+    torch.testing.assert_close(frequency, torch.full((40,), 0.1), atol=0.01, rtol=0)
+    torch.testing.assert_close(sae.b_dec, x.mean(0))
+    centred = x - x.mean(0)
+    cosines = torch.nn.functional.cosine_similarity(sae.W_enc.T.unsqueeze(1), centred.unsqueeze(0), dim=-1)
+    assert (cosines.amax(1) > 0.9999).all()
+
+
+def test_a_start_from_data_does_not_depend_on_the_units_of_the_data():
+    x = batch(512)
+    small, large = make(init="data"), make(init="data")
+    small.start_from(x)
+    large.start_from(100 * x + 5)
+    same = (large.bits(100 * x + 5) == small.bits(x)).all(1)  # a threshold lies exactly on a sample, which may round either way
+    assert same.float().mean() > 0.9
+    torch.testing.assert_close(large(100 * x + 5)[same], (100 * small(x) + 5)[same], atol=1e-2, rtol=1e-4)
+
+
+def test_a_batch_smaller_than_the_features_still_gives_them_different_directions():
+    sae = make(init="data", d_sae=300)
+    sae.start_from(batch(20))
+    cosines = torch.nn.functional.normalize(sae.W_dec, dim=1) @ torch.nn.functional.normalize(sae.W_dec, dim=1).T
+    assert cosines.fill_diagonal_(0).max() < 0.99999
+    assert torch.isfinite(sae.W_enc).all()
+
+
+@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_dec"])
+def test_weights_that_someone_set_are_never_overwritten(name):
+    sae = make(init="data")
+    getattr(sae, name).data[0] = 0.5
+    before = copy.deepcopy({n: p.data for n, p in sae.named_parameters()})
+    run(sae, batch())
+    assert all(torch.equal(before[n], p) for n, p in sae.named_parameters())
+
+
+def test_loaded_weights_are_never_overwritten():
+    loaded = make().state_dict()
+    sae = make(init="data")
+    sae.load_state_dict(loaded)
+    run(sae, batch())
+    assert torch.equal(sae.W_enc, loaded["W_enc"])
+
+
+def test_a_bias_that_is_not_wanted_stays_at_zero():
+    sae = make(encoder_bias=False, init="linear")
+    run(sae, batch()).loss.backward()
+    assert sae.b_enc.grad is None
+    assert not sae.b_enc.any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"entropy_weight": -1.0}, "entropy_weight"),
+        ({"covariance_weight": float("nan")}, "covariance_weight"),
+        ({"entropy_form": "eq5"}, "did you mean 'eq4'"),
+        ({"reconstruction_loss": "sums"}, "did you mean 'sum'"),
+        ({"init": "dat"}, "did you mean 'data'"),
+        ({"init_density": 0.7}, "init_density"),
+        ({"surrogate": "clipp"}, "did you mean 'clip'"),
+    ],
+)
+def test_a_configuration_out_of_range_names_its_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        bae_lens.TrainingBAEConfig(d_in=4, d_sae=8, **fields)
+
+
+def test_equal_vectors_to_start_from_are_refused():
+    with pytest.raises(ValueError, match="all equal"):
+        make(init="data").start_from(torch.ones(10, 8))
