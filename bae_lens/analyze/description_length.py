@@ -43,7 +43,7 @@ class _Firing(NamedTuple):
 def code_length(
     sae: SAE[Any],
     train: Float[Tensor, "token d_in"],
-    held_out: Float[Tensor, "token d_in"],
+    held_out: Float[Tensor, "held_out_token d_in"],
     *,
     slack: float = 0.02,
 ) -> CodeLength:

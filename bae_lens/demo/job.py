@@ -1,5 +1,6 @@
 """The main job, `bae-lens demo`: everything a user would do on a first day, by public functions only and in that order."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ from bae_lens.demo.corpus import python_docs
 from bae_lens.files import check_output_directory, check_writable, new_directory, write_json, write_text
 from bae_lens.training.trainer import Recipe, Trained
 
-EMBEDDED_HOOK = "blocks.2.hook_resid_pre"
+EMBEDDED_HOOK = "blocks.1.hook_resid_pre"
+EMBEDDED_ENTROPY_WEIGHT = 0.2
+"""At 0.1 a third of the bits are on for more than a tenth of the tokens there."""
 CONTEXT_SIZE = 256
 
 
@@ -50,6 +53,8 @@ class DemoOptions:
     """Training tokens to harvest at most."""
     expansion: float = 4
     recipe: str = "recommended"
+    entropy_weight: float | None = None
+    """alpha_e; the recipe's own if not given (0.2 for the embedded default)."""
     seed: int = 0
     device: str = "cpu"
 
@@ -149,6 +154,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
         "text": str(options.text or "embedded"),
         "hook_name": hook_name,
         "recipe": options.recipe,
+        "entropy_weight": recipe.sae.entropy_weight,
         "steps": recipe.trainer.total_steps(len(data.train.vectors)),
         "batch_size": recipe.trainer.batch_size,
         "seed": options.seed,
@@ -186,7 +192,10 @@ def harvest_text(model: Any, options: DemoOptions, hook_name: str) -> Data:
 def demo_recipe(model: Any, options: DemoOptions) -> Recipe:
     """The recipe that was asked for, at the model's width."""
     make = bae_lens.recipes.get_recipe(options.recipe)
-    return make(model.cfg.d_model, options.expansion, steps=options.steps, seed=options.seed, device=options.device)
+    recipe = make(model.cfg.d_model, options.expansion, steps=options.steps, seed=options.seed, device=options.device)
+    embedded = options.model is None and options.recipe == "recommended"
+    weight = EMBEDDED_ENTROPY_WEIGHT if options.entropy_weight is None and embedded else options.entropy_weight
+    return recipe if weight is None else recipe._replace(sae=dataclasses.replace(recipe.sae, entropy_weight=weight))
 
 
 def sae_metadata(model: Any, options: DemoOptions, hook_name: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def windows(texts: list[str], tokenizer, context: int) -> Int[Tensor, "window po
 
 
 def ngram_losses(
-    train: Int[Tensor, "window pos"], held_out: Int[Tensor, "window pos"], pad: int, discount: float = 0.75
+    train: Int[Tensor, "window pos"], held_out: Int[Tensor, "window2 pos2"], pad: int, discount: float = 0.75
 ) -> tuple[float, float]:
     """Held-out nats a token of a unigram and of an absolute-discounting bigram that backs off to it (Ney et al., 1994)."""
     counts = torch.zeros(VOCABULARY, VOCABULARY, dtype=torch.float64)

@@ -40,7 +40,7 @@ def test_the_baes_own_hook_points_are_in_the_cache(any_model, make_bae):
     assert torch.equal(bae.bits(residual), bits)
     assert torch.equal(bae.encode(residual), features)
     assert torch.equal(bae.decode(features), cache[f"{HOOK}.hook_sae_output"])
-    assert list(bae.run_with_cache(residual)[1])[0] == "hook_sae_input"  # its names are its own again
+    assert next(iter(bae.run_with_cache(residual)[1])) == "hook_sae_input"  # its names are its own again
 
 
 def test_the_bits_can_be_patched_inside_the_model(any_model, make_bae):

@@ -131,12 +131,12 @@ def test_each_forward_pass_and_each_generation_has_a_prompt_of_its_own(any_model
 
 
 def test_a_cache_that_the_user_keeps_is_counted(model, make_bae):
-    from transformer_lens import HookedTransformerKeyValueCache
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
     bae, tokens = make_bae(), model.to_tokens(PROMPT)
     with bae_lens.steer(model, bae, {5: 4.0}, positions=[2, 4]):
         whole = run(model, tokens)
-        cache = HookedTransformerKeyValueCache.init_cache(model.cfg, "cpu", 1)
+        cache = TransformerLensKeyValueCache.init_cache(model.cfg, "cpu", 1)
         with torch.no_grad():
             model(tokens[:, :6], past_kv_cache=cache)
             rest = model(tokens[:, 6:], past_kv_cache=cache)

@@ -1,0 +1,127 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from sae_lens import SAE
+
+import bae_lens
+from bae_lens.cli import main
+from bae_lens.demo import demo_model_dir
+
+SMALL = ["--steps", "40", "--tokens", "6000", "--expansion", "1"]
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    from bae_lens.demo.corpus import python_docs
+
+    path = tmp_path_factory.mktemp("text") / "docs.txt"
+    path.write_text("\n".join(" ".join(d.split())[:1500] for d in python_docs().train[:60]), encoding="utf-8")
+    return path
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from numbers(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from numbers(item)
+    elif isinstance(value, float):
+        yield value
+
+
+def test_the_main_job_shows_compares_and_saves_everything(text_file, tmp_path, capsys):
+    hook = "blocks.1.hook_resid_pre"
+    options = ["--model", str(demo_model_dir()), "--text", str(text_file), "--hook", hook]
+    arguments = ["demo", *options, "--out", str(tmp_path / "run"), "--json", str(tmp_path / "out.json"), *SMALL]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for part in (
+        "FVU",
+        "bits a token",
+        "zero-ablated",
+        "mean-ablated",
+        "recovered",
+        "next token, after",
+        "TopK, k =",
+        "Standard",
+    ):
+        assert part in printed
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert results == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [row["name"].split(",")[0] for row in results["rows"]] == ["BAE", "TopK", "Standard"]
+    assert len(results["features"]) == 5
+    assert all(map(math.isfinite, numbers(results)))
+    assert {"bae", "results.json", "table.md", "inspection.html"} == {p.name for p in (tmp_path / "run").iterdir()}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "run"]
+
+    bae = SAE.load_from_disk(tmp_path / "run" / "bae")
+    assert isinstance(bae, bae_lens.BAE)
+    assert bae.cfg.metadata.hook_name == hook
+    model = bae_lens.load_model(bae.cfg.metadata.model_name)
+    with torch.no_grad(), bae_lens.attach(model, bae):
+        model("Return the list.")
+
+    assert main(arguments) == 2
+    assert "already holds something" in capsys.readouterr().err
+    assert main([*arguments, "--replace"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "run"]
+
+
+def test_ctrl_c_leaves_no_file_and_keeps_the_earlier_run(text_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("earlier")
+    command = [sys.executable, "-m", "bae_lens", "demo", "--model", str(demo_model_dir()), "--text", str(text_file)]
+    command += ["--out", str(tmp_path / "run"), "--replace", "--json", str(tmp_path / "out.json"), "--steps", "1000000"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Train a Binary" in line:
+            break
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["run", "run/results.json"]
+    assert (tmp_path / "run" / "results.json").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "{tmp}/missing"], "give --text"),
+        (["--model", "{tmp}/missing", "--text", "{text}"], "no directory"),
+        (["--model", "{tmp}", "--text", "{text}"], "holds no model"),
+        (["--model", "{model}", "--text", "{tmp}/missing.txt"], "missing.txt"),
+        (["--model", "{model}", "--text", "{tmp}/empty.txt"], "holds no text"),
+        (["--model", "{model}", "--text", "{text}", "--hook", "blocks.1.hook_resid_pra"], "did you mean"),
+        (["--model", "{model}", "--text", "{text}", "--recipe", "recomended"], "did you mean"),
+        (["--model", "{model}", "--text", "{text}", "--steps", "-3"], "steps must be positive"),
+        (["--model", "{model}", "--text", "{text}", "--json", "/sys/x.json"], "cannot write"),
+        (["--model", "{model}", "--text", "{text}", "--out", "/sys/run"], "cannot write"),
+    ],
+)
+def test_wrong_input_ends_with_one_line_that_says_what_to_do(arguments, message, tmp_path, text_file, capsys):
+    (tmp_path / "empty.txt").write_text("\n")
+    filled = [a.format(tmp=tmp_path, text=text_file, model=demo_model_dir()) for a in arguments]
+    assert main(["demo", "--out", str(tmp_path / "run"), *filled]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_alone_shows_what_to_do_next(capsys):
+    assert main([]) == 0
+    assert "bae-lens demo" in capsys.readouterr().out

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bae_lens.files import check_output_directory, new_directory, write_json, write_text
+
+
+def test_a_directory_appears_whole(tmp_path):
+    with new_directory(tmp_path / "a" / "run") as directory:
+        (directory / "file").write_text("x")
+        assert not (tmp_path / "a" / "run").exists()
+    assert (tmp_path / "a" / "run" / "file").read_text() == "x"
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_directory_appears_not_at_all_when_its_block_fails(tmp_path, error):
+    def fill():
+        with new_directory(tmp_path / "run") as directory:
+            (directory / "file").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_keeps_the_old_directory_until_the_new_one_is_whole(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").write_text("old")
+    with pytest.raises(ZeroDivisionError), new_directory(tmp_path / "run", replace=True):
+        raise ZeroDivisionError
+    assert (tmp_path / "run" / "old").read_text() == "old"
+    with new_directory(tmp_path / "run", replace=True) as directory:
+        (directory / "new").write_text("new")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_full_directory_or_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(FileExistsError, match=str(path)):
+            check_output_directory(path)
+    (tmp_path / "empty").mkdir()
+    check_output_directory(tmp_path / "empty")
+
+
+@pytest.mark.skipif(not Path("/sys").is_dir(), reason="needs a place where even root cannot write (tests/SKIPPED.md)")
+def test_an_output_directory_that_cannot_be_written_is_refused():
+    with pytest.raises(PermissionError, match="cannot write to /sys"):
+        check_output_directory("/sys/run")
+
+
+def test_a_file_is_replaced_in_one_step_or_stays(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1.5})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.5}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.5}
+    write_text(tmp_path / "a.json", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
