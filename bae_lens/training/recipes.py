@@ -51,7 +51,7 @@ def recommended(
         entropy_weight=entropy_weight,
         covariance_weight=2e-3,
     )
-    return Recipe(sae, TrainerConfig(steps=steps, batch_size=batch_size, seed=seed, device=device))
+    return Recipe(sae, TrainerConfig(steps=steps, batch_size=batch_size, learning_rate=5e-3, seed=seed, device=device))
 
 
 def paper(
