@@ -9,13 +9,16 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export WANDB_MODE ?= disabled
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-all check format clean
 
 demo: $(READY)
 	$(BIN)/bae-lens demo --out runs/demo --replace
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: test
+	$(BIN)/pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -47,7 +47,9 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("--model", help="model directory or name (default: the embedded tiny Llama)")
     parser.add_argument("--text", type=Path, help="text file, a document a line (default: the embedded corpus)")
-    parser.add_argument("--hook", help="hook point (default: the residual stream before the middle layer)")
+    parser.add_argument(
+        "--hook", help="hook point (default: the residual stream before the middle layer; embedded: blocks.1.hook_resid_pre)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory for what is made (%(default)s)")
     parser.add_argument("--replace", action="store_true", help="take the place of an earlier run in --out")
     parser.add_argument("--json", type=Path, help="file for every number")

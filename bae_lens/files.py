@@ -4,17 +4,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def check_output_directory(path: str | Path, *, replace: bool = False) -> Path:
+def check_output_directory(path: str | Path, *, replace: Collection[str] = ()) -> Path:
     """Refuses an output directory before any work is done for it.
 
     Args:
-        replace: Accept a directory that holds something, to be replaced later.
+        replace: Accept a directory that holds an earlier run, to be replaced later: nothing but files of these names.
 
     Raises:
         FileExistsError: If it already holds something (another run), or is a file.
@@ -23,7 +23,10 @@ def check_output_directory(path: str | Path, *, replace: bool = False) -> Path:
     path = Path(path).expanduser().absolute()
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose another directory")
-    if path.exists() and any(path.iterdir()) and not replace:
+    foreign = sorted(p.name for p in path.iterdir() if p.name not in replace) if path.exists() else []
+    if foreign and replace:
+        raise FileExistsError(f"{path} holds more than an earlier run ({', '.join(foreign[:3])}): it will not be replaced")
+    if foreign:
         raise FileExistsError(f"{path} already holds something: choose another directory, or remove it first")
     check_writable(path.parent)
     return path
@@ -40,10 +43,10 @@ def check_writable(directory: str | Path) -> None:
 
 
 @contextmanager
-def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+def new_directory(path: str | Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
     """Yields a temporary directory that becomes `path` when the block ends well, and disappears when it does not.
 
-    With `replace`, what `path` held until then is removed once the new directory is in its place.
+    With `replace` (see `check_output_directory`), what `path` held is removed once the new directory is in place.
     """
     path = check_output_directory(path, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)

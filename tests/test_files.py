@@ -29,13 +29,21 @@ def test_a_directory_appears_not_at_all_when_its_block_fails(tmp_path, error):
 def test_replacing_keeps_the_old_directory_until_the_new_one_is_whole(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), new_directory(tmp_path / "run", replace=True):
+    with pytest.raises(ZeroDivisionError), new_directory(tmp_path / "run", replace=["old"]):
         raise ZeroDivisionError
     assert (tmp_path / "run" / "old").read_text() == "old"
-    with new_directory(tmp_path / "run", replace=True) as directory:
+    with new_directory(tmp_path / "run", replace=["old"]) as directory:
         (directory / "new").write_text("new")
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_directory_that_holds_more_than_an_earlier_run_is_never_replaced(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "src").mkdir()
+    with pytest.raises(FileExistsError, match=r"more than an earlier run \(src\)"):
+        check_output_directory(tmp_path, replace=["results.json"])
+    assert (tmp_path / "src").is_dir()
 
 
 def test_a_full_directory_or_a_file_is_refused(tmp_path):

@@ -43,6 +43,10 @@ def harvest(
         ValueError: If the model has no such hook point, or it does not fire.
     """
     find_hook_point(model, hook_name)
+    if batch_size < 1 or (max_tokens is not None and max_tokens < 1) or not windows.n_tokens:
+        raise ValueError(
+            f"nothing to harvest: {windows.n_tokens} tokens besides BOS, batch_size {batch_size}, max_tokens {max_tokens}"
+        )
     chosen = _first_windows(windows, max_tokens)
     order = chosen[windows.lengths[chosen].argsort(stable=True)]
     device = next(model.parameters()).device
@@ -74,6 +78,8 @@ def activations_at(
         ValueError: If the model has no such hook point, or it does not fire.
     """
     hook_point = find_hook_point(model, hook_name)
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise ValueError(f"windows of {tokens.shape[1]} tokens are longer than the model's context of {model.cfg.n_ctx}")
     found: list[Tensor] = []
 
     def keep(activation: Tensor, hook: HookPoint) -> None:

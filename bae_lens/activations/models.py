@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.loading_from_pretrained import get_official_model_name
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 
 from bae_lens.checks import near
 
@@ -44,18 +47,36 @@ def load_model(
         FileNotFoundError: If a path is given that does not exist.
         ValueError: If the directory holds no model, or one that TransformerLens' Llama cannot represent.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} is not there: this torch sees no CUDA device; use 'cpu'")
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
         config = _read_config(path)
         if issubclass(model_class, TransformerBridge):
-            return model_class.boot_transformers(str(path), device=device, dtype=dtype)
+            hf_model = _hugging_face_model(path, dtype).to(device)
+            tokenizer = _tokenizer(path)
+            return model_class.boot_transformers(str(path), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype)
         return _hooked_from_directory(path, config, model_class, device, dtype, n_ctx)
     if path.exists() or str(name_or_dir).startswith((".", "/", "~")):
         raise FileNotFoundError(f"{path} is no directory: give a model directory, or a name that TransformerLens knows")
     if issubclass(model_class, TransformerBridge):
         return model_class.boot_transformers(str(name_or_dir), device=device, dtype=dtype)
-    return model_class.from_pretrained_no_processing(str(name_or_dir), device=str(device), dtype=dtype)
+    if str(name_or_dir) not in OFFICIAL_MODEL_NAMES and get_official_model_name_or_none(str(name_or_dir)) is None:
+        raise ValueError(
+            f"{str(name_or_dir)!r} is neither a directory nor a name that TransformerLens knows; "
+            f"{near(str(name_or_dir), OFFICIAL_MODEL_NAMES)}"
+        )
+    limit = {} if n_ctx is None else {"n_ctx": n_ctx}
+    return model_class.from_pretrained_no_processing(str(name_or_dir), device=str(device), dtype=dtype, **limit)
+
+
+def get_official_model_name_or_none(name: str) -> str | None:
+    """TransformerLens' own name of a model, by name or alias; None where it knows none."""
+    try:
+        return get_official_model_name(name)
+    except ValueError:
+        return None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -66,6 +87,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not whole: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds no JSON object")
     if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         raise ValueError(f"{path} holds no weights (model.safetensors)")
     return config
@@ -75,7 +98,6 @@ def _hooked_from_directory(
     path: Path, config: dict[str, Any], model_class: type, device: Any, dtype: torch.dtype, n_ctx: int | None
 ) -> Any:
     from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if config.get("model_type") != "llama":
         raise ValueError(
@@ -85,9 +107,8 @@ def _hooked_from_directory(
     for field in ("attention_bias", "mlp_bias"):
         if config.get(field):
             raise ValueError(f"{path}: {field} is set, which TransformerLens' Llama has no place for; use TransformerBridge")
-    has_tokenizer = (path / "tokenizer.json").is_file() or (path / "tokenizer.model").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(path) if has_tokenizer else None
-    hf_model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    tokenizer = _tokenizer(path)
+    hf_model = _hugging_face_model(path, dtype)
     cfg = HookedTransformerConfig(**_hooked_config(hf_model.config, device, dtype, n_ctx), model_name=path.name)
     model = model_class(cfg, tokenizer, move_to_device=False, default_padding_side="right" if tokenizer else None)
     model.load_and_process_state_dict(
@@ -98,6 +119,33 @@ def _hooked_from_directory(
         fold_value_biases=False,
     )
     return model.to(device, print_details=False).eval()
+
+
+def _tokenizer(path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    has_tokenizer = (path / "tokenizer.json").is_file() or (path / "tokenizer.model").is_file()
+    return AutoTokenizer.from_pretrained(path) if has_tokenizer else None
+
+
+def _hugging_face_model(path: Path, dtype: torch.dtype) -> Any:
+    """The model of a directory; ValueError unless its weights are exactly those of its configuration."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation="eager", output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{path}: the weights cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights are not those of its config.json: {error}") from error
+    model, report = loaded
+    problems = [f"{kind.removesuffix('_keys')}: {', '.join(sorted(map(str, report[kind])))}" for kind in report if report[kind]]
+    if problems:
+        raise ValueError(f"{path}: the weights are not those of its config.json ({'; '.join(problems)[:400]})")
+    return model.eval()
 
 
 def _hooked_config(hf: Any, device: Any, dtype: torch.dtype, n_ctx: int | None) -> dict[str, Any]:
@@ -196,10 +244,22 @@ def hook_shape(model: Any, hook_name: str) -> tuple[int, ...]:
         shape.append(tuple(activation.shape[2:]))
         raise Reached
 
-    run_until(model, torch.zeros(1, 1, dtype=torch.long), find_hook_point(model, hook_name), look)
+    token = _PROBING.set(True)
+    try:
+        run_until(model, torch.zeros(1, 1, dtype=torch.long), find_hook_point(model, hook_name), look)
+    finally:
+        _PROBING.reset(token)
     if not shape:
         raise ValueError(f"{hook_name} does not fire in this model as it is configured")
     return shape[0]
+
+
+_PROBING: ContextVar[bool] = ContextVar("bae_lens_probing", default=False)
+
+
+def is_probing() -> bool:
+    """Whether the forward pass under way only looks at a shape: splices and steerings let it pass."""
+    return _PROBING.get()
 
 
 class Reached(Exception):

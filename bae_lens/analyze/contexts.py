@@ -4,11 +4,13 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from sae_lens import SAE
+from torch import Tensor
 
 from bae_lens.activations.harvest import Activations
 from bae_lens.activations.text import Windows
-from bae_lens.analyze.statistics import CodeStatistics, code_batches
+from bae_lens.analyze.statistics import code_batches
 from bae_lens.model.bae import BinaryCode
 
 
@@ -32,11 +34,18 @@ class FeatureContexts(NamedTuple):
     """Evenly spread over all places where it fires, in the order of the text."""
 
 
-def spread_features(stats: CodeStatistics, count: int, least: int = 20) -> list[int]:
-    """Features to show: live ones that fire at least `least` times, at even steps from the rarest to the most frequent."""
-    often = (stats.frequency * stats.tokens).round()
-    usable = ((often >= least) & (often <= stats.tokens - least)).nonzero().flatten()
-    ranked = usable[stats.frequency[usable].argsort(stable=True)]
+def spread_features(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], count: int, least: int = 20) -> list[int]:
+    """Features to show, at even steps from the rarest to the most frequent of those that fire (and do not fire) often enough.
+
+    A feature of C bits fires where any of them is on. Fewer come back, or none, where fewer features fire at all.
+
+    Args:
+        least: On at least so many of the vectors, if any feature is on so often.
+    """
+    often = torch.stack([_fires(sae, batch.on).sum(0).cpu() for batch in code_batches(sae, vectors)]).sum(0)
+    least = min(least, max(1, int(often.max())))
+    usable = ((often >= least) & (often < len(vectors))).nonzero().flatten()
+    ranked = usable[often[usable].argsort(stable=True)]
     if len(ranked) <= count:
         return ranked.tolist()
     places = ((torch.arange(count) + 0.5) / count * len(ranked)).long()

@@ -64,7 +64,7 @@ def ablation_baseline(
     return Baseline(
         clean=loss(None, "clean"),
         zero_ablated=loss(torch.zeros_like, "zero-ablated"),
-        mean_ablated=loss(lambda x: mean.to(x).expand_as(x), "mean-ablated"),
+        mean_ablated=loss(lambda x: mean.to(x).reshape(x.shape[2:]).expand_as(x), "mean-ablated"),
     )
 
 

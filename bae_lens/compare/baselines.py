@@ -1,7 +1,7 @@
 """SAELens' own SAEs, trained by SAELens' own trainer on the same activations, for the same steps."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ def train_baseline(
     d_sae: int,
     trainer: TrainerConfig,
     metadata: dict[str, Any] | None = None,
+    reshape_activations: Literal["none", "hook_z"] = "none",
 ) -> SAE[Any]:
     """Trains one of SAELens' SAEs on raw activations, as long as a BAE's trainer would, and gives its inference SAE.
 
@@ -60,6 +61,7 @@ def train_baseline(
         d_in=d_in,
         d_sae=d_sae,
         device=trainer.device,
+        reshape_activations=reshape_activations,
         metadata=SAEMetadata(**(metadata or {})),
         **{baseline.setting: baseline.value},
     )

@@ -1,6 +1,7 @@
 """The main job, `bae-lens demo`: everything a user would do on a first day, by public functions only and in that order."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from tabulate import tabulate
 
 import bae_lens
 from bae_lens.activations.harvest import Activations
-from bae_lens.activations.models import find_hook_point
+from bae_lens.activations.models import find_hook_point, hook_shape
 from bae_lens.activations.text import Split, Windows
 from bae_lens.analyze.contexts import FeatureContexts, feature_contexts, spread_features
 from bae_lens.analyze.description_length import CodeLength, code_length
@@ -30,6 +31,8 @@ EMBEDDED_HOOK = "blocks.1.hook_resid_pre"
 EMBEDDED_ENTROPY_WEIGHT = 0.2
 """At 0.1 a third of the bits are on for more than a tenth of the tokens there."""
 CONTEXT_SIZE = 256
+SAVED = ("bae", "results.json", "table.md", "inspection.html")
+"""What a run's directory holds; a directory that holds anything else is never replaced."""
 
 
 @dataclass(kw_only=True)
@@ -103,7 +106,11 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
         FileExistsError, PermissionError: If the output cannot be written (before anything is computed).
     """
     started = time.perf_counter()
-    check_output_directory(options.out, replace=options.replace)
+    check_output_directory(options.out, replace=SAVED if options.replace else ())
+    if options.tokens < 1:
+        raise ValueError(f"--tokens must be at least 1, got {options.tokens}")
+    if options.json and options.json.is_dir():
+        raise FileExistsError(f"{options.json} is a directory: give --json a file")
     if options.json:
         check_writable(options.json.parent)
 
@@ -111,6 +118,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     model = bae_lens.load_model(options.model or demo_model_dir(), device=options.device)
     hook_name = options.hook or (EMBEDDED_HOOK if options.model is None else f"blocks.{model.cfg.n_layers // 2}.hook_resid_pre")
     find_hook_point(model, hook_name, writing=True)
+    recipe = demo_recipe(model, options, hook_name)
     say(f"{model.cfg.n_layers} layers, d_model {model.cfg.d_model}, vocabulary {model.cfg.d_vocab}")
 
     say(f"\n== Harvest {hook_name}")
@@ -118,7 +126,6 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     say(f"{len(data.train.vectors)} training vectors and {len(data.held_out.vectors)} held out, BOS left out")
 
     say("\n== Train a Binary Autoencoder")
-    recipe = demo_recipe(model, options)
     metadata = sae_metadata(model, options, hook_name)
     with timed() as bae_seconds:
         trained = bae_lens.train(data.train.vectors, recipe, metadata=metadata)
@@ -131,7 +138,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     say(describe_fidelity(bae_row.fidelity))
 
     say("\n== What five of its features fire on")
-    shown = spread_features(stats, 5)
+    shown = spread_features(trained.bae, data.held_out.vectors, 5)
     contexts = feature_contexts(trained.bae, data.held_out, data.held_out_windows, model.tokenizer, shown)
     say("\n".join(describe_contexts(c) for c in contexts))
 
@@ -141,8 +148,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     say(inspection.table())
 
     say("\n== Steer with one feature")
-    steered = steer_strongest(model, trained.bae, prompt, shown)
-    say(describe_steering(steered))
+    steered = steer_strongest(model, trained.bae, prompt, shown) if shown else None
+    say(describe_steering(steered) if steered else "no feature of this BAE fires: there is none to steer with")
 
     say("\n== Beside SAELens' own SAEs: same activations, width and steps")
     rows = [bae_row, *train_others(model, data, recipe, metadata, baseline, k=max(1, round(stats.l0)))]
@@ -164,7 +171,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
         "rows": [row.numbers() for row in rows],
         "features": [{**c._asdict(), "contexts": [x._asdict() for x in c.contexts]} for c in contexts],
         "inspection": inspection.to_dict(),
-        "steering": steered._asdict(),
+        "steering": steered._asdict() if steered else None,
         "seconds": time.perf_counter() - started,
     }
     save_run(options, trained, results, rows, inspection)
@@ -189,13 +196,16 @@ def harvest_text(model: Any, options: DemoOptions, hook_name: str) -> Data:
     )
 
 
-def demo_recipe(model: Any, options: DemoOptions) -> Recipe:
-    """The recipe that was asked for, at the model's width."""
+def demo_recipe(model: Any, options: DemoOptions, hook_name: str) -> Recipe:
+    """The recipe that was asked for, at the hook point's width."""
     make = bae_lens.recipes.get_recipe(options.recipe)
-    recipe = make(model.cfg.d_model, options.expansion, steps=options.steps, seed=options.seed, device=options.device)
+    shape = hook_shape(model, hook_name)
+    recipe = make(math.prod(shape), options.expansion, steps=options.steps, seed=options.seed, device=options.device)
     embedded = options.model is None and options.recipe == "recommended"
     weight = EMBEDDED_ENTROPY_WEIGHT if options.entropy_weight is None and embedded else options.entropy_weight
-    return recipe if weight is None else recipe._replace(sae=dataclasses.replace(recipe.sae, entropy_weight=weight))
+    changes: dict[str, Any] = {} if weight is None else {"entropy_weight": weight}
+    changes |= {"reshape_activations": "hook_z"} if len(shape) == 2 else {}
+    return recipe._replace(sae=dataclasses.replace(recipe.sae, **changes))
 
 
 def sae_metadata(model: Any, options: DemoOptions, hook_name: str) -> dict[str, Any]:
@@ -223,7 +233,9 @@ def train_others(model: Any, data: Data, recipe: Recipe, metadata: dict[str, Any
     """SAELens' TopK with as many features on as the BAE has bits, and Standard with SAELens' own L1 coefficient."""
     for name, other in ((f"TopK, k = {k}", topk(k)), ("Standard, L1 = 1", standard(1.0))):
         with timed() as seconds:
-            sae = train_baseline(other, data.train.vectors, recipe.sae.d_sae, recipe.trainer, metadata)
+            sae = train_baseline(
+                other, data.train.vectors, recipe.sae.d_sae, recipe.trainer, metadata, recipe.sae.reshape_activations
+            )
         yield measure(name, sae, model, data, baseline, seconds[0])
 
 
@@ -262,7 +274,7 @@ def _most_likely(model: Any, log_probs: torch.Tensor, count: int = 5) -> list[tu
 
 def save_run(options: DemoOptions, trained: Trained, results: dict[str, Any], rows: list[Row], inspection: Any) -> None:
     """Everything into one directory, whole or not at all; then the JSON where it was asked for."""
-    with new_directory(options.out, replace=options.replace) as directory:
+    with new_directory(options.out, replace=SAVED if options.replace else ()) as directory:
         bae_lens.save(trained.bae, directory / "bae")
         write_json(directory / "results.json", results)
         write_text(directory / "table.md", tabulate(table(rows), headers="keys", tablefmt="github") + "\n")

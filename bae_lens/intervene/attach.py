@@ -1,14 +1,20 @@
 """Splices BAEs (or any SAELens SAE) into a hooked model, and takes them out again without a trace."""
 
+import math
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from sae_lens import SAE
 from sae_lens.analysis.hooked_sae_transformer import _SAEWrapper
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from bae_lens.activations.models import find_hook_point, hook_shape, is_bridge
+from bae_lens.activations.models import find_hook_point, hook_points, hook_shape, is_bridge, is_probing
+
+_ATTACHED: WeakSet[SAE[Any]] = WeakSet()
+STEERED: WeakKeyDictionary[HookPoint, int] = WeakKeyDictionary()
+"""How many steerings are on at a hook point."""
 
 
 class Attachment:
@@ -37,11 +43,19 @@ class Attachment:
             self._attached.pop().detach()
 
     def __enter__(self) -> Any:
+        if not self._attached:
+            raise RuntimeError("these SAEs were detached already: call bae_lens.attach again")
         return self.model
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         idle = [splice.hook_name for splice in self._attached if not splice.fired]
+        ousted = [splice.hook_name for splice in self._attached if splice.is_ousted()]
         self.detach()
+        if ousted and kind is None:
+            raise RuntimeError(
+                f"the hook point {', '.join(ousted)} was replaced inside this `with` block (run_with_saes and add_sae do so): "
+                "from then on the SAE was not in the model"
+            )
         if idle and kind is None:
             raise RuntimeError(
                 f"the SAE at {', '.join(idle)} never ran: no forward pass reached its hook point inside this `with` block"
@@ -61,6 +75,7 @@ class Splice:
 
     def attach(self) -> None:
         """Puts the SAE in, before any other hook at its hook point."""
+        _ATTACHED.add(self.sae)
         before = list(self.hook_point.fwd_hooks)
         self.hook_point.add_hook(self._run, is_permanent=True, prepend=True)
         (self._handle,) = [handle for handle in self.hook_point.fwd_hooks if handle not in before]
@@ -70,6 +85,7 @@ class Splice:
 
     def detach(self) -> None:
         """Takes the SAE out and gives every hook point its own name back."""
+        _ATTACHED.discard(self.sae)
         self._handle.hook.remove()
         if self._handle in self.hook_point.fwd_hooks:
             self.hook_point.fwd_hooks.remove(self._handle)
@@ -81,7 +97,13 @@ class Splice:
             self.model.setup()
         self.sae.setup()  # its hook points get their own names back
 
+    def is_ousted(self) -> bool:
+        """Whether something else stands where the hook point was."""
+        return hook_points(self.model).get(self.hook_name) is not self.hook_point
+
     def _run(self, tensor: Tensor, *, hook: HookPoint) -> Tensor:
+        if is_probing():
+            return tensor
         self.fired = True
         return self.wrapper(tensor).to(tensor.dtype)
 
@@ -134,10 +156,12 @@ def attach(
     for sae in saes:
         name = hook_name or sae.cfg.metadata.hook_name
         point = check_site(model, sae, name)
-        if any(s.hook_point is point for s in splices) or spliced_at(model, point) is not None:
+        if any(s.hook_point is point for s in splices) or spliced_at(point) is not None:
             raise ValueError(f"an SAE is attached at {name} already: detach it first (or leave its `with` block)")
-        if any(s.sae is sae for s in splices):
-            raise ValueError(f"the same SAE is given twice: it has one set of hook points, load it again for {name}")
+        if sae in _ATTACHED or any(s.sae is sae for s in splices):
+            raise ValueError(f"this SAE is attached already, and has one set of hook points: load it again for {name}")
+        if STEERED.get(point):
+            raise ValueError(f"steering is on at {name}: attach first and steer inside that block")
         splices.append(Splice(model, sae, name, point, use_error_term))
     return Attachment(model, splices)
 
@@ -148,18 +172,24 @@ def check_site(model: Any, sae: SAE[Any], hook_name: str | None) -> HookPoint:
         raise ValueError(f"an SAE is attached at {hook_name} already (by add_sae): call model.reset_saes() first")
     point = find_hook_point(model, hook_name, writing=True)
     assert hook_name is not None
+    if (sae.cfg.metadata.hook_name_out or hook_name) != hook_name:
+        raise ValueError(f"this is a transcoder, from {hook_name} to {sae.cfg.metadata.hook_name_out}: use the model's add_sae")
     shape = hook_shape(model, hook_name)
-    width = sae.cfg.d_in
-    flat = sae.cfg.reshape_activations == "hook_z" or len(shape) == 1
-    if (shape[-1] if len(shape) == 1 else shape[0] * shape[-1]) != width or not flat:
+    if math.prod(shape) != sae.cfg.d_in:
         raise ValueError(
-            f"{hook_name} has width {' x '.join(map(str, shape))}, this SAE's d_in is {width}: "
+            f"{hook_name} has width {' x '.join(map(str, shape))}, this SAE's d_in is {sae.cfg.d_in}: "
             f"it was trained at {sae.cfg.metadata.hook_name!r} of {sae.cfg.metadata.model_name!r}"
+        )
+    by_head = sae.cfg.reshape_activations == "hook_z"
+    if by_head != (len(shape) == 2):
+        raise ValueError(
+            f"{hook_name} has width {' x '.join(map(str, shape))}, and this SAE has reshape_activations="
+            f"{sae.cfg.reshape_activations!r}: an SAE of the heads' outputs is configured with 'hook_z', any other with 'none'"
         )
     return point
 
 
-def spliced_at(model: Any, hook_point: HookPoint) -> HookPoint | None:
+def spliced_at(hook_point: HookPoint) -> HookPoint | None:
     """The hook point of the features of an SAE that `attach` put at this hook point, if one is there."""
     child = hook_point._modules.get("hook_sae_acts_post")
     return child if isinstance(child, HookPoint) else None

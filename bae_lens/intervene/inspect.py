@@ -8,6 +8,8 @@ from sae_lens import SAE
 from torch import Tensor
 
 from bae_lens.activations.harvest import activations_at
+from bae_lens.activations.models import find_hook_point
+from bae_lens.intervene.attach import spliced_at
 from bae_lens.model.bae import BinaryCode
 
 BURSTY = -1.0
@@ -88,7 +90,7 @@ def inspect(model: Any, sae: SAE[Any], prompt: str | Tensor, *, k: int = 5, hook
     """The strongest features of each token of a prompt.
 
     A BAE's features are ranked by burstiness (section 5.2) against its prior, those left out that are where they usually are;
-    another SAE's by activation, zeros left out.
+    another SAE's by activation, zeros left out. Inside a `steer` block the steered model is read.
 
     Args:
         prompt: Text, or tokens ``(pos,)`` or ``(1, pos)``.
@@ -101,6 +103,10 @@ def inspect(model: Any, sae: SAE[Any], prompt: str | Tensor, *, k: int = 5, hook
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     hook_name = hook_name or sae.cfg.metadata.hook_name
+    if isinstance(prompt, str) and not prompt:
+        raise ValueError("the prompt is empty")
+    if spliced_at(find_hook_point(model, hook_name)) is not None:
+        raise ValueError(f"an SAE is attached at {hook_name}: inspect would read its reconstruction; leave that block first")
     tokens = model.to_tokens(prompt) if isinstance(prompt, str) else torch.atleast_2d(prompt)
     if tokens.shape[0] != 1 or tokens.shape[1] == 0:
         raise ValueError(f"one prompt at a time: got tokens of shape {tuple(tokens.shape)}")

@@ -1,8 +1,9 @@
 """Steering: edits chosen features of the residual stream while a model runs, with a BAE or any other SAELens SAE."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,14 +12,14 @@ from sae_lens import SAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from bae_lens.activations.models import layer_of
+from bae_lens.activations.models import is_probing, layer_of
 from bae_lens.checks import check_known
-from bae_lens.intervene.attach import check_site, spliced_at
+from bae_lens.intervene.attach import STEERED, check_site, spliced_at
 from bae_lens.model.bae import BinaryCode
 
-Edit = float | int | str | tuple[str, float]
+Edit = Any
 """A number (adds so many decoder rows), "ablate", "flip", or ("add" | "scale" | "clamp", value)."""
-Positions = str | int | Sequence[int]
+Positions = Any
 """Which tokens: "all", "last" (of the prompt), "generated" (every token after the prompt), or indices into the prompt."""
 
 POSITIONS = ("all", "last", "generated")
@@ -64,12 +65,15 @@ class Steering:
         changed: How many tokens each feature's activation was changed on so far.
     """
 
-    def __init__(self, sae: SAE[Any], edits: list[FeatureEdit], positions: Positions, relative: bool):
+    def __init__(self, model: Any, sae: SAE[Any], edits: list[FeatureEdit], positions: str | list[int], relative: bool):
         self.sae = sae
         self.edits = edits
         self.positions = positions
         self.changed = {edit.feature: 0 for edit in edits}
         self.fired = False
+        self.moved = False
+        """Whether any number in the model came out different."""
+        self._padding = getattr(model.tokenizer, "pad_token_id", None)
         self._relative = relative
         self._norm: float | None = sae.cfg.metadata.mean_activation_norm
         self._cached = 0
@@ -78,15 +82,14 @@ class Steering:
         """Tokens of the prompt; None until its pass."""
         self._generating = False
 
-    def mean_norm(self, residual: Tensor) -> float:
-        """The unit of `relative`: the mean norm at training, else that of the first prompt's tokens after BOS."""
-        if self._norm is None:
+    def see(self, residual: Tensor) -> None:
+        """Takes the unit of `relative`, if the SAE does not know one, from the first prompt: the mean norm after BOS."""
+        if self._norm is None and not is_probing():
             flat = residual.flatten(2) if residual.dim() > 3 else residual
             tokens = flat[:, 1:] if flat.shape[1] > 1 else flat
             self._norm = tokens.float().norm(dim=-1).mean().item()
-        return self._norm
 
-    def on_features(self, acts: Float[Tensor, "batch pos d_sae"], residual: Tensor | None = None) -> Tensor:
+    def on_features(self, acts: Float[Tensor, "batch pos d_sae"]) -> Tensor:
         """What to add to the activations of the edited features: ``(batch, pos, edits)``."""
         self.fired = True
         keep = self._mask(acts.shape[1]).to(acts.device)
@@ -94,8 +97,8 @@ class Steering:
         for edit in self.edits:
             value = edit.value
             if self._relative and edit.operation == "add":
-                row = self.sae.W_dec[edit.feature].float().norm().item()
-                value *= self.mean_norm(acts if residual is None else residual) / row
+                assert self._norm is not None
+                value *= self._norm / self.sae.W_dec[edit.feature].float().norm().item()
             change = OPERATIONS[edit.operation].change(acts[..., edit.feature], value, self._fully_on(edit.feature))
             change = change * keep
             self.changed[edit.feature] += int((change != 0).sum())
@@ -118,11 +121,10 @@ class Steering:
         if self.positions == "generated":
             return (places >= prompt).float()
         assert not isinstance(self.positions, str)
-        wanted = [self.positions] if isinstance(self.positions, int) else list(self.positions)
-        for place in wanted:
+        for place in self.positions:
             if not -prompt <= place < prompt:
                 raise IndexError(f"position {place} is out of range: the prompt has {prompt} tokens")
-        return torch.isin(places, torch.tensor([place % prompt for place in wanted])).float()
+        return torch.isin(places, torch.tensor([place % prompt for place in self.positions])).float()
 
     @contextmanager
     def generation(self) -> Iterator[None]:
@@ -137,13 +139,28 @@ class Steering:
         """Reads from a block's arguments how many tokens its keys and values already stand for."""
         self._cached = _cached_tokens(layer, kwargs)
 
+    def note_tokens(self, tokens: Tensor) -> None:
+        """Refuses positions that padding makes ambiguous: rows of a batch would be steered at different words."""
+        if len(tokens) == 1 or self._padding is None or (isinstance(self.positions, str) and self.positions != "last"):
+            return
+        pads = tokens == self._padding
+        wanted = [-1] if isinstance(self.positions, str) else self.positions
+        several = tokens.shape[1] > 1
+        left = several and bool((pads[:, 0] & pads[:, 1]).any())  # one pad token alone at the start may be BOS
+        right = several and bool(pads[:, -1].any())
+        if (left and any(place >= 0 for place in wanted)) or (right and any(place < 0 for place in wanted)):
+            raise ValueError(
+                f"positions {self.positions!r} do not mean the same word in each row of a batch that is padded on the "
+                f"{'left' if left else 'right'}: run the prompts one at a time, or pad on the other side"
+            )
+
     def check_done(self) -> None:
         """Raises RuntimeError if nothing was changed although something was asked for."""
         if all(edit.is_neutral for edit in self.edits):
             return
         if not self.fired:
             raise RuntimeError("the steering never fired: no forward pass reached its hook point inside this `with` block")
-        if not any(self.changed.values()):
+        if not self.moved:
             names = ", ".join(f"{edit.feature} ({edit.operation})" for edit in self.edits)
             raise RuntimeError(
                 f"the steering changed nothing on these tokens: feature {names}, positions {self.positions!r}. "
@@ -166,7 +183,7 @@ def _cached_tokens(layer: int, kwargs: dict[str, Any]) -> int:
 def steer(
     model: Any,
     sae: SAE[Any],
-    features: Mapping[int, Edit],
+    features: Mapping[Any, Edit],
     *,
     positions: Positions = "all",
     relative: bool = False,
@@ -185,8 +202,8 @@ def steer(
         features: Index to edit: a number adds that many decoder rows; ("add", s), ("scale", s), ("clamp", activation),
             "ablate" (to 0), "flip" (a BAE's bits: on to off and off to on).
         positions: "all" tokens; the "last" of the prompt; every "generated" token; or indices into the prompt (negative ones
-            from its end). The prompt is the first pass of a `generate` call, or each forward pass of its own. Batches of
-            prompts of different lengths must be padded on the left.
+            from its end). The prompt is the first pass of a `generate` call, or each forward pass of its own. In a padded
+            batch, "last" and negative indices want padding on the left, other indices padding on the right.
         relative: Numbers that are added are multiples of the mean norm of the residual stream (at training; for an SAE that
             does not know it, of the first prompt), in the direction of the decoder row.
         hook_name: Another hook point than the metadata's.
@@ -195,7 +212,8 @@ def steer(
         A `Steering`, whose `changed` counts the tokens changed for each feature.
 
     Raises:
-        ValueError: If there is no such hook point, an operation is unknown, or a strength is not finite.
+        ValueError: If there is no such hook point, an operation is unknown, a strength is not finite; in the model's forward
+            pass, if padding makes the positions ambiguous.
         IndexError: If a feature or a position is out of range.
         RuntimeError: At the end, if nothing fired or nothing changed, unless the edits ask for nothing (strength 0).
     """
@@ -204,22 +222,34 @@ def steer(
     edits = [_parse(sae, index, edit) for index, edit in features.items()]
     if not edits:
         raise ValueError("no feature given to steer")
-    _check_positions(positions)
-    state = Steering(sae, edits, positions, relative)
+    places = _parse_positions(positions)
+    if relative and (zero := [edit.feature for edit in edits if not sae.W_dec[edit.feature].any()]):
+        raise ValueError(f"feature {zero[0]} has a decoder row of zeros: there is no direction to add multiples of")
+    state = Steering(model, sae, edits, places, relative)
     index = torch.tensor([edit.feature for edit in edits])
-    features_of_splice = spliced_at(model, point)
+    features_of_splice = spliced_at(point)
     if features_of_splice is not None and features_of_splice is not sae.hook_sae_acts_post:
         raise ValueError(f"another SAE is attached at {hook_name}: steer with that one, or detach it first")
 
     def edit_residual(tensor: Tensor, *, hook: HookPoint) -> Tensor:
-        change = state.on_features(sae.encode(tensor), tensor)
+        if is_probing():
+            return tensor
+        state.see(tensor)
+        change = state.on_features(sae.encode(tensor))
         if not change.any():
             return tensor
         delta = (change.to(sae.W_dec.dtype) @ sae.W_dec[index.to(sae.W_dec.device)]).reshape(tensor.shape)
-        return tensor + delta.to(tensor.dtype)
+        steered = tensor + delta.to(tensor.dtype)
+        state.moved |= not torch.equal(steered, tensor)
+        return steered
 
     def edit_features(tensor: Tensor, *, hook: HookPoint) -> Tensor:
-        return tensor.index_add(-1, index.to(tensor.device), state.on_features(tensor).to(tensor.dtype))
+        steered = tensor.index_add(-1, index.to(tensor.device), state.on_features(tensor).to(tensor.dtype))
+        state.moved |= not torch.equal(steered, tensor)
+        return steered
+
+    def see_residual(tensor: Tensor, *, hook: HookPoint) -> None:
+        state.see(tensor)
 
     target, hook = (point, edit_residual) if features_of_splice is None else (features_of_splice, edit_features)
     if target is point and sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
@@ -227,13 +257,29 @@ def steer(
             f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size "
             "in the residual stream: attach it with use_error_term=True and steer inside that block"
         )
-    with _hooked(target, hook), _watched(model, hook_name, state):
+    with ExitStack() as stack:
+        if features_of_splice is not None:
+            stack.enter_context(_hooked(sae.hook_sae_input, see_residual))
+        else:
+            stack.enter_context(_counted(point))
+        stack.enter_context(_hooked(target, hook))
+        stack.enter_context(_watched(model, hook_name, state))
         yield state
     state.check_done()
 
 
 @contextmanager
-def _hooked(point: HookPoint, hook: Callable[..., Tensor]) -> Iterator[None]:
+def _counted(point: HookPoint) -> Iterator[None]:
+    """Says to `attach` that steering is on here."""
+    STEERED[point] = STEERED.get(point, 0) + 1
+    try:
+        yield
+    finally:
+        STEERED[point] -= 1
+
+
+@contextmanager
+def _hooked(point: HookPoint, hook: Callable[..., Tensor | None]) -> Iterator[None]:
     before = list(point.fwd_hooks)
     point.add_hook(hook, is_permanent=True)
     (handle,) = [h for h in point.fwd_hooks if h not in before]
@@ -253,7 +299,12 @@ def _watched(model: Any, hook_name: str | None, state: Steering) -> Iterator[Non
     def note_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state.note_cache(layer, kwargs)
 
+    def note_tokens(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].dim() == 2 and not args[0].is_floating_point():
+            state.note_tokens(args[0])
+
     handle = model.blocks[layer].register_forward_pre_hook(note_cache, with_kwargs=True)
+    tokens_handle = model.embed.register_forward_pre_hook(note_tokens)
     own = {name: model.__dict__[name] for name in GENERATORS if name in model.__dict__}
     for name in GENERATORS:
         if hasattr(model, name):
@@ -262,6 +313,7 @@ def _watched(model: Any, hook_name: str | None, state: Steering) -> Iterator[Non
         yield
     finally:
         handle.remove()
+        tokens_handle.remove()
         for name in GENERATORS:
             model.__dict__.pop(name, None)
         model.__dict__.update(own)
@@ -279,9 +331,8 @@ def _announced(generate: Callable[..., Any], state: Steering) -> Callable[..., A
     return stream_steered if generate.__name__ == "generate_stream" else generate_steered
 
 
-def _parse(sae: SAE[Any], feature: int, edit: Edit) -> FeatureEdit:
-    if isinstance(feature, bool) or not isinstance(feature, int):
-        raise ValueError(f"a feature is given by its index, a whole number; got {feature!r}")
+def _parse(sae: SAE[Any], feature: Any, edit: Any) -> FeatureEdit:
+    feature = _whole_number("a feature", feature)
     if not 0 <= feature < sae.cfg.d_sae:
         raise IndexError(f"feature {feature} is out of range: this SAE has features 0 to {sae.cfg.d_sae - 1}")
     match edit:
@@ -292,17 +343,38 @@ def _parse(sae: SAE[Any], feature: int, edit: Edit) -> FeatureEdit:
         case _:
             operation, value = "add", edit
     check_known("operation", operation, OPERATIONS)
-    if isinstance(edit, str) and OPERATIONS[operation].takes_value:
-        raise ValueError(f"{operation!r} needs a value: ({operation!r}, 2.0)")
+    if isinstance(edit, str) == OPERATIONS[operation].takes_value:
+        raise ValueError(
+            f"{operation!r} needs a value: ({operation!r}, 2.0)"
+            if OPERATIONS[operation].takes_value
+            else f"{operation!r} takes no value: give just {operation!r}"
+        )
     if operation == "flip" and not isinstance(sae, BinaryCode):
         raise ValueError(f"'flip' turns bits round; this SAE is of architecture {sae.cfg.architecture()!r} and has none")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not abs(number) <= torch.finfo(sae.dtype).max:
         raise ValueError(f"the strength of feature {feature} must be a finite number, got {value!r}")
-    return FeatureEdit(feature, operation, float(value))
+    return FeatureEdit(feature, operation, number)
 
 
-def _check_positions(positions: Positions) -> None:
+def _parse_positions(positions: Any) -> str | list[int]:
     if isinstance(positions, str):
         check_known("positions", positions, POSITIONS)
-    elif not isinstance(positions, int) and (not positions or not all(isinstance(p, int) for p in positions)):
-        raise ValueError(f"positions must be 'all', 'last', 'generated' or indices into the prompt, got {positions!r}")
+        return positions
+    listed = [positions] if not hasattr(positions, "__iter__") or getattr(positions, "ndim", 1) == 0 else list(positions)
+    if not listed:
+        raise ValueError("positions must be 'all', 'last', 'generated' or indices into the prompt, got none")
+    return [_whole_number("a position", place) for place in listed]
+
+
+def _whole_number(what: str, value: Any) -> int:
+    """An int of an int, a NumPy integer or a tensor of one; ValueError for all else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{what} is given by its index, a whole number; got {value!r}") from None

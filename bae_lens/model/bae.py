@@ -1,5 +1,6 @@
 """The Binary Autoencoder (section 3) as a SAELens SAE: bits = step(x W_enc + b_enc), x_hat = features W_dec + b_dec."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ class BinaryCode(SAE[Any]):
     act_scale: Tensor
     at_zero: Tensor
 
+    def __init__(self, cfg: Any, use_error_term: bool = False):
+        super().__init__(copy.deepcopy(cfg), use_error_term)  # a BAE writes to its own, such as prior_samples
+
     @property
     def d_bits(self) -> int:
         """Number of bits, d_sae * C."""
@@ -57,7 +61,7 @@ class BinaryCode(SAE[Any]):
     def encode_bits(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_bits"]]:
         """Bits (0 or 1) and pre-activations of vectors; the bits pass through `hook_sae_bits`."""
         if not self.hook_z_reshaping_mode:
-            check_width(x, self.cfg.d_in)
+            check_width(x, self.cfg.d_in)  # at a hook_z the last dimension may be one head's
         pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         bits = self.hook_sae_bits(step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width))
         return bits, pre
@@ -106,8 +110,9 @@ class BinaryCode(SAE[Any]):
         Raises:
             TypeError, ValueError: If the activations have another dtype or width, are empty, or are not finite.
         """
-        check_activations(activations, None if self.hook_z_reshaping_mode else self.cfg.d_in)
-        rows = activations.flatten(0, -3 if self.hook_z_reshaping_mode else -2)
+        by_head = self.hook_z_reshaping_mode and activations.shape[-1] != self.cfg.d_in
+        check_activations(activations, None if by_head else self.cfg.d_in)
+        rows = activations.flatten(0, -3 if by_head else -2)
         ones = torch.zeros(self.d_bits, dtype=torch.long, device=self.device)
         for batch in rows.split(batch_size):
             ones += (self.bits(batch.to(self.device)) > 0.5).sum(0)
@@ -131,9 +136,29 @@ class BinaryCode(SAE[Any]):
         return norms
 
     @override
+    def turn_on_forward_pass_hook_z_reshaping(self) -> None:
+        """As SAELens' own, but vectors that are flat already are taken too, as training and harvesting have them."""
+        super().turn_on_forward_pass_hook_z_reshaping()
+
+        def flatten_heads(x: Tensor) -> Tensor:
+            self.d_head = None if x.shape[-1] == self.cfg.d_in else x.shape[-1]
+            return x if self.d_head is None else x.flatten(-2)
+
+        self.reshape_fn_in = flatten_heads
+        self.reshape_fn_out = lambda x, d_head: x if d_head is None else x.unflatten(-1, (-1, d_head))
+
+    @override
+    def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
+        """SAELens' loaders cast every tensor to the configuration's dtype: the prior is written so that bf16 loses nothing."""
+        super().process_state_dict_for_saving(state_dict)
+        state_dict["prior"] = _in_bf16_parts(state_dict["prior"])
+
+    @override
     def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
         """Names every tensor that is missing, unknown or of another shape, before any is loaded."""
         super().process_state_dict_for_loading(state_dict)
+        if "prior" in state_dict and state_dict["prior"].dim() == 2:
+            state_dict["prior"] = state_dict["prior"].double().sum(0).float()
         expected = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         problems = [f"{name} is missing" for name in expected.keys() - state_dict.keys()]
         problems += [f"{name} is unknown" for name in state_dict.keys() - expected.keys()]
@@ -151,6 +176,13 @@ class BinaryCode(SAE[Any]):
         if self.prior.dtype != torch.float32:  # a bf16 mean would round 1 - 3/4096 to 1
             self.prior = exact.to(device=self.prior.device, dtype=torch.float32)
         return self
+
+
+def _in_bf16_parts(x: Float[Tensor, " d_bits"]) -> Float[Tensor, "3 d_bits"]:
+    """Three rows, each exact in bf16, whose sum is x: 3 x 8 bits of mantissa hold the 24 of fp32."""
+    high = x.bfloat16().float()
+    middle = (x - high).bfloat16().float()
+    return torch.stack([high, middle, x - high - middle])
 
 
 class BAE(BinaryCode):

@@ -38,7 +38,8 @@ SURROGATES: dict[str, Surrogate] = {
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(pre: Tensor, at_zero: Tensor, surrogate: str, width: float) -> Tensor:  # noqa: ARG004
-        return ((pre > 0) | ((pre == 0) & (at_zero > 0.5))).to(pre.dtype)
+        bits = ((pre > 0) | ((pre == 0) & (at_zero > 0.5))).to(pre.dtype)
+        return torch.where(pre.isnan(), pre, bits)  # a model that has gone wrong must not look well behind a splice
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, float], output: Tensor) -> None:  # noqa: ARG004
@@ -54,7 +55,7 @@ class _Step(torch.autograd.Function):
 def step(
     pre: Float[Tensor, "... d_bits"], at_zero: Float[Tensor, " d_bits"], surrogate: str, width: float
 ) -> Float[Tensor, "... d_bits"]:
-    """Bits of pre-activations: 1 where they are positive, 0 where negative, `at_zero` where exactly 0.
+    """Bits of pre-activations: 1 where they are positive, 0 where negative, `at_zero` where exactly 0, NaN where NaN.
 
     Args:
         pre: Pre-activations ``(..., d_bits)``.

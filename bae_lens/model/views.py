@@ -57,22 +57,53 @@ class GradedBAE(BAE):
         return self.act_scale / (2**self.cfg.bits_per_feature - 1)
 
 
+class StandardGradedBAE(GradedBAE):
+    """A graded view with all that is per feature in W_enc, b_enc and W_dec: dashboard tools cut these three, and only these,
+    to a few features at a time. Its weights are its own, since such tools also fold in place."""
+
+    @override
+    def fold_and_get_W_dec_norm(self) -> Tensor:
+        """Changes nothing: activations lie in [0.5, 1] whatever the decoder's norms."""
+        return self.get_W_dec_norm()
+
+
+def _standard_state(bae: BAE) -> dict[str, Tensor]:
+    """A copy of a BAE's weights with its scales in the decoder and the side of 0 in the encoder's bias."""
+    if bae.cfg.bits_per_feature != 1:
+        raise ValueError(
+            'only a BAE of one bit a feature has a view named "standard": tools cut its encoder feature by feature'
+        )
+    state = {name: tensor.detach().clone() for name, tensor in bae.state_dict().items()}
+    state["W_dec"] *= state["act_scale"].unsqueeze(1)
+    above = torch.nextafter(state["b_enc"], torch.full_like(state["b_enc"], torch.inf))
+    state["b_enc"] = torch.where(state["at_zero"] > 0.5, above, state["b_enc"])
+    state["act_scale"].fill_(1)
+    state["at_zero"].fill_(0)
+    return state
+
+
 def graded_view(bae: BAE, architecture: str = "bae") -> GradedBAE:
-    """A view of a BAE with graded activations, for tools that rank or threshold them. It shares the BAE's weights.
+    """A view of a BAE with graded activations, for tools that rank or threshold them.
+
+    Under the name "bae" it shares the BAE's weights; under "standard" it has its own (see `StandardGradedBAE`).
 
     Args:
         architecture: The name that `cfg.architecture()` gives: "bae", or "standard" for tools with a list of their own.
 
     Raises:
-        ValueError: If the architecture name is neither, or the BAE has no prior yet (tools would rank untrained features).
+        ValueError: If the architecture name is neither, the BAE has no prior yet (tools would rank untrained features), or
+            C > 1 under the name "standard".
     """
     check_known("architecture", architecture, ARCHITECTURES)
     bae.check_prior()
-    kind = _StandardNamedConfig if architecture == "standard" else BAEConfig
+    standard = architecture == "standard"
+    kind = _StandardNamedConfig if standard else BAEConfig
     values = {field.name: getattr(bae.cfg, field.name) for field in fields(BAEConfig)}
     cfg = kind(**{**values, "device": "meta", "metadata": SAEMetadata(**bae.cfg.metadata.to_dict())})
-    view = GradedBAE(cfg)
-    view.load_state_dict(bae.state_dict(), assign=True)
+    view = (StandardGradedBAE if standard else GradedBAE)(cfg)
+    view.load_state_dict(_standard_state(bae) if standard else bae.state_dict(), assign=True)
+    if standard:  # of one size for any number of features
+        view.act_scale, view.at_zero = view.act_scale[:1], view.at_zero[:1]
     view.cfg.device, view.device = bae.cfg.device, bae.device
     return view
 

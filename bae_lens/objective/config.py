@@ -53,5 +53,7 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if self.init == "data" and not self.encoder_bias:
+            raise ValueError('init="data" sets the thresholds of the bits, which needs encoder_bias=True')
         if not 0 <= self.init_density < 0.5:
             raise ValueError(f"init_density must be at least 0 and under 0.5, got {self.init_density}")

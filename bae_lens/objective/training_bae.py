@@ -64,13 +64,25 @@ def batch_metrics(
 
 
 class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
-    """A BAE with its objective, for SAELens' trainers and for `bae_lens.train`."""
+    """A BAE with its objective, for SAELens' trainers and for `bae_lens.train`.
+
+    Its weights belong to normalised vectors, (x - data_mean) * data_scale, so that learning rates and weights mean the same on
+    any data and in any trainer; the inference model that it saves takes raw vectors.
+
+    Attributes:
+        data_mean: ``(d_in,)``, 0 until a start from data or a trainer sets it.
+        data_scale: ``()``, likewise 1.
+    """
 
     cfg: TrainingBAEConfig
+    data_mean: Tensor
+    data_scale: Tensor
 
     @override
     def initialize_weights(self) -> None:
         super().initialize_weights()
+        self.register_buffer("data_mean", torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device))
+        self.register_buffer("data_scale", torch.ones((), dtype=self.dtype, device=self.device))
         with torch.no_grad():
             if self.cfg.init == "linear":
                 nn.init.uniform_(self.W_enc, -(self.cfg.d_in**-0.5), self.cfg.d_in**-0.5)
@@ -88,11 +100,11 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
 
     @torch.no_grad()
     def start_from(self, x: Float[Tensor, "samples d_in"], generator: torch.Generator | None = None) -> None:
-        """Sets the weights from data, in the data's own units, so that training begins sparse and not dense.
+        """Sets normalisation and weights from data, so that training begins sparse and not dense.
 
-        Encoder columns are directions of centred data points, at half scale; thresholds make each bit start on for a share
-        `init_density` of the samples; decoder rows are a tenth of the same directions; b_dec is the mean. Where there are
-        fewer samples than features, random combinations of three samples serve for the rest.
+        The normalisation makes the mean 0 and the mean of |x|^2 d_in. Encoder columns are directions of data points, at half
+        scale; thresholds make each bit start on for a share `init_density` of the samples; decoder rows are a tenth of the
+        same directions. Where there are fewer samples than features, random combinations of three samples serve for the rest.
 
         Args:
             x: Vectors ``(samples, d_in)``; more than d_sae of them are better.
@@ -102,20 +114,86 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         generator = generator or torch.Generator().manual_seed(0)
         x = x.to(self.device, torch.float32)
         mean = x.mean(0)
-        centred = x - mean
-        unit = centred.pow(2).sum(1).mean().sqrt() / math.sqrt(self.cfg.d_in)  # 1 where E|x - mean|^2 = d
-        if not unit > 0:
+        energy = (x - mean).pow(2).sum(1).mean()
+        if not energy > 0:
             raise ValueError(f"the {len(x)} activations to start from are all equal: nothing to learn from them")
-        directions = _directions(centred, self.cfg.d_sae, generator)
-        columns = 0.5 * directions.repeat_interleave(self.cfg.bits_per_feature, 0).T / unit
+        self.set_normalization(mean, math.sqrt(self.cfg.d_in / energy.item()))
+        normalized = (x - mean) * self.data_scale.float()
+        directions = _directions(normalized, self.cfg.d_sae, generator)
+        columns = 0.5 * directions.repeat_interleave(self.cfg.bits_per_feature, 0).T
         density = self.cfg.init_density or min(10 / self.d_bits, 0.25)
-        thresholds = _quantiles(centred @ columns, 1 - density)
-        bias = -thresholds - (0 if self.cfg.apply_b_dec_to_input else mean @ columns)
         self.W_enc.copy_(columns)
-        self.W_dec.copy_(0.1 * unit * directions)
-        self.b_dec.copy_(mean)
-        if self.cfg.encoder_bias:
-            self.b_enc.copy_(bias)
+        self.W_dec.copy_(0.1 * directions)
+        self.b_enc.copy_(-_quantiles(normalized @ columns, 1 - density))
+
+    @torch.no_grad()
+    def set_normalization(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
+        """Makes the weights belong to vectors (x - mean) * scale."""
+        self.data_mean.copy_(mean)
+        self.data_scale.fill_(scale)
+
+    @override
+    def process_sae_in(self, sae_in: Tensor) -> Tensor:
+        """Normalised vectors, less b_dec where the configuration says so."""
+        x = self.run_time_activation_norm_fn_in(self.hook_sae_input(self.reshape_fn_in(sae_in.to(self.dtype))))
+        return (x - self.data_mean) * self.data_scale - self.b_dec * self.cfg.apply_b_dec_to_input
+
+    @override
+    def decode(self, feature_acts: Float[Tensor, "... d_sae"]) -> Float[Tensor, "..."]:
+        """Reconstructions ``(..., d_in)`` of features, in the data's own units."""
+        normalized = feature_acts @ self.W_dec + self.b_dec
+        out = self.hook_sae_recons(normalized / self.data_scale + self.data_mean)
+        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
+
+    @override
+    @torch.no_grad()
+    def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
+        """For a BAE trained on x * scaling_factor: it takes x from now on."""
+        self.data_mean.div_(scaling_factor)
+        self.data_scale.mul_(scaling_factor)
+        self.cfg.normalize_activations = "none"
+
+    @override
+    @torch.no_grad()
+    def fold_activation_whitening(self, mean: Tensor, whitening_matrix: Tensor, unwhitening_matrix: Tensor) -> None:
+        """As SAELens' own; the normalisation is folded into the weights first."""
+        self.fold_normalization()
+        super().fold_activation_whitening(mean, whitening_matrix, unwhitening_matrix)
+
+    @torch.no_grad()
+    def fold_normalization(self) -> None:
+        """Moves the normalisation into the weights, in place: the same code and reconstructions of raw vectors."""
+        for name, tensor in self._folded_weights().items():
+            getattr(self, name).data.copy_(tensor)
+        self.set_normalization(torch.zeros_like(self.data_mean), 1.0)
+
+    def _folded_weights(self) -> dict[str, Tensor]:
+        scale, mean = self.data_scale.double(), self.data_mean.double()
+        W_enc = self.W_enc.detach().double() * scale
+        shift = 0 if self.cfg.apply_b_dec_to_input else mean @ W_enc  # a subtracted b_dec brings the mean along
+        return {
+            "W_enc": W_enc.to(self.dtype),
+            "b_enc": (self.b_enc.detach().double() - shift).to(self.dtype),
+            "W_dec": (self.W_dec.detach().double() / scale).to(self.dtype),
+            "b_dec": (self.b_dec.detach().double() / scale + mean).to(self.dtype),
+        }
+
+    @override
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        """The weights of the inference `BAE`, which takes raw vectors."""
+        state_dict.update(self._folded_weights())
+        del state_dict["data_mean"], state_dict["data_scale"]
+        super().process_state_dict_for_saving_inference(state_dict)
+
+    @override
+    def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
+        """An inference BAE's weights are taken as they are: they belong to raw vectors."""
+        for name in ("data_mean", "data_scale"):
+            if "W_dec" in state_dict:
+                own = self.get_buffer(name)
+                fill = torch.zeros if name == "data_mean" else torch.ones
+                state_dict.setdefault(name, fill(own.shape, dtype=self.dtype, device=state_dict["W_dec"].device))
+        super().process_state_dict_for_loading(state_dict)
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
@@ -163,7 +241,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         bits, pre = self.encode_bits(x)
         features = self.hook_sae_acts_post(self.bits_to_features(bits))
         x_hat = self.decode(features)
-        squared_error = self.mse_loss_fn(x_hat, x)
+        squared_error = self.mse_loss_fn(x_hat, x) * self.data_scale.square()
         reduced = squared_error.sum(-1) if self.cfg.reconstruction_loss == "sum" else squared_error.mean(-1)
         losses = {"mse_loss": reduced.mean(), **self.code_losses(bits, step_input)}
         self._follow_prior(bits.detach())

@@ -22,7 +22,7 @@ PAPER_USES: dict[str, PaperUse] = {
     "synthetic": PaperUse(5e-7, 1e-6, 2000, 500),  # A.1
     "traces": PaperUse(1e-7, 1e-7, 2000, 500),  # A.2, A.3
     "features": PaperUse(1e-7, 1e-7, 200, 50),  # A.4
-    "compression": PaperUse(1e-9, 1e-9, 200, 50),  # A.5, the second half of Table 3
+    "compression": PaperUse(1e-9, 1e-9, 200, 50),  # Table 3's second half; A.5 says no epochs, its BAEs are A.4's
 }
 
 

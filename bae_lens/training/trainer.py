@@ -60,8 +60,12 @@ class TrainerConfig:
             raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
         for name in ("steps", "epochs", "batch_size", "learning_rate", "log_every"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("steps", "batch_size", "log_every", "warm_up_steps", "seed"):
+            value = getattr(self, name)
+            if value is not None and value != int(value):
+                raise ValueError(f"{name} must be a whole number, got {value}")
         for name in ("decay_share", "entropy_delay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share of the run, from 0 to 1; got {getattr(self, name)}")
@@ -129,12 +133,16 @@ def train(
     Raises:
         TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite.
         FileExistsError, PermissionError: If `out` holds another run, or cannot be written.
-        FloatingPointError: If the loss becomes NaN or infinite (the step is said).
+        FloatingPointError: If the loss is NaN or infinite on a logging step (which one is said).
     """
     cfg = recipe.trainer
     if out is not None:
         out = check_output_directory(out)
     check_activations(activations, recipe.sae.d_in)
+    if activations.dim() != 2:
+        raise ValueError(
+            f"activations must be vectors (samples, d_in), got shape {tuple(activations.shape)}: flatten them first"
+        )
     if len(activations) < cfg.batch_size:
         raise ValueError(f"{len(activations)} vectors are fewer than one batch of {cfg.batch_size}")
     steps = cfg.total_steps(len(activations))
@@ -149,7 +157,8 @@ def train(
         sae = TrainingBAE(sae_cfg)
     norm = fit_normalization(activations, cfg)
     history = _optimize(sae, activations, norm, cfg, steps, progress)
-    trained = _finish(sae, activations, norm, cfg, history)
+    sae.set_normalization(norm.mean, norm.scale)
+    trained = _finish(sae, activations, cfg, history)
     if out is not None:
         save(trained.bae, out)
     return trained
@@ -166,7 +175,8 @@ def fit_normalization(x: Float[Tensor, "samples d_in"], cfg: TrainerConfig) -> N
     Raises:
         ValueError: If all vectors are equal.
     """
-    mean = x.double().mean(0) if cfg.center else torch.zeros(x.shape[1], dtype=torch.float64)
+    mean = x.double().mean(0).to(x.dtype).double()  # rounded as the data are, so that the fold undoes exactly what was done
+    mean = mean if cfg.center else torch.zeros_like(mean)
     energy = sum((batch.double() - mean).pow(2).sum().item() for batch in x.split(65536)) / len(x)
     if energy == 0:
         raise ValueError(f"the {len(x)} activations are all equal: there is nothing to learn from them")
@@ -181,6 +191,7 @@ def _optimize(
     data = ((x.to(device) - norm.mean.to(device, x.dtype)) * norm.scale).to(sae.dtype)
     if sae.awaits_data():
         sae.start_from(data[torch.randperm(len(data), generator=generator)[:START_SAMPLES].to(device)], generator)
+        sae.set_normalization(torch.zeros_like(sae.data_mean), 1.0)  # the data are normalised already, by all of them
     trainable = [p for p in sae.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=cfg.learning_rate, betas=(cfg.beta1, cfg.beta2), fused=True)
     coefficients = {"entropy": sae.cfg.entropy_weight, "covariance": sae.cfg.covariance_weight}
@@ -223,11 +234,9 @@ def _warm_up_stable_decay(number: int, steps: int, cfg: TrainerConfig) -> float:
     return min(1.0, warm_up, decay)
 
 
-def _finish(sae: TrainingBAE, x: Tensor, norm: Normalization, cfg: TrainerConfig, history: list[HistoryRow]) -> Trained:
+def _finish(sae: TrainingBAE, x: Tensor, cfg: TrainerConfig, history: list[HistoryRow]) -> Trained:
     """The inference BAE of a trained one: normalisation folded in, prior estimated, polarity folded."""
     bae = to_inference(sae)
-    eye = torch.eye(sae.cfg.d_in, dtype=torch.float64)
-    bae.fold_activation_whitening(norm.mean, eye * norm.scale, eye / norm.scale)
     bae.estimate_prior(x)
     foldable = cfg.fold_polarity and not bae.cfg.apply_b_dec_to_input
     flipped = fold_polarity(bae).flipped if foldable else []
@@ -236,10 +245,13 @@ def _finish(sae: TrainingBAE, x: Tensor, norm: Normalization, cfg: TrainerConfig
 
 
 def to_inference(sae: TrainingBAE) -> BAE:
-    """The same weights as a `BAE`."""
+    """The inference `BAE` of a trained one, which takes raw vectors: what `save_inference_model` saves."""
     with own_generators(sae.cfg.device):
         bae = BAE.from_dict(sae.cfg.get_inference_sae_cfg_dict() | {"metadata": sae.cfg.metadata.to_dict()})
-    bae.load_state_dict(sae.state_dict())
+    state = sae.state_dict()
+    sae.process_state_dict_for_saving_inference(state)
+    bae.process_state_dict_for_loading(state)
+    bae.load_state_dict(state)
     return bae
 
 
@@ -279,5 +291,5 @@ def load(path: str | Path, device: str = "cpu", dtype: str | None = None) -> BAE
         return BAE.load_from_disk(path, device=device, dtype=dtype)
     except SafetensorError as error:
         raise ValueError(f"{path / 'sae_weights.safetensors'} cannot be read: {error}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,7 +1,8 @@
 """A tiny OpenAI-compatible endpoint on this machine: answers auto-interpretation prompts by a fixed rule, without any model.
 
-The rule: an explanation is the list of the strings that the prompt marks with << >> most often; an example has the feature when it
-contains one of them. This shows that a tool's prompts, calls and parsing work end to end. Its scores say nothing about a BAE.
+The rule: an explanation lists the strings that the prompt marks with << >> often and seldom leaves unmarked; an example has the
+feature when it contains one of them. This shows that a tool's prompts, calls and parsing work end to end; its scores say
+nothing about a BAE.
 """
 
 import json
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MARKED = re.compile(r"<<(.+?)>>", re.DOTALL)
-NAMED = 6
+NAMED = 4
 """How many strings an explanation names."""
 SEPARATOR = "|"
+EXPLANATION = f"the tokens {SEPARATOR}"
+"""How every explanation begins; one that names nothing ends with two separators."""
 
 
 class Judge(BaseHTTPRequestHandler):
@@ -42,6 +45,7 @@ class Judge(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # tools open a connection a call, and the default of 5 refuses some
     calls = 0
 
 
@@ -73,10 +77,11 @@ def answer(messages: list[dict[str, str]]) -> str:
 
 
 def explain(prompt: str) -> str:
-    """The strings that are marked most often, between separators."""
+    """The strings that are marked most often and most often where they occur, between separators."""
+    plain = prompt.replace("<<", "").replace(">>", "")
     counts = Counter(text for text in MARKED.findall(prompt) if text.strip() and SEPARATOR not in text)
-    named = [text for text, _ in counts.most_common(NAMED)]
-    return f"the tokens {SEPARATOR}{SEPARATOR.join(named)}{SEPARATOR}"
+    named = sorted(counts, key=lambda text: (-(counts[text] ** 2) / max(1, plain.count(text)), text))[:NAMED]
+    return f"{EXPLANATION}{SEPARATOR.join(named)}{SEPARATOR}"
 
 
 def numbered(examples: str, number: str) -> list[tuple[int, str]]:

@@ -1,6 +1,6 @@
-"""SAEBench's auto-interpretation: for which share of the features that fire it finds examples, raw bits against the graded view.
+"""SAEBench's auto-interpretation: for which share of the features that fire it finds examples, with raw bits and graded.
 
-Raw bits tie. SAEBench takes the top examples and then samples from activations *below* the smallest of them: of tied values, none.
+Raw bits tie. SAEBench takes the top examples, then samples from activations *below* the smallest of them: of tied values, none.
 """
 
 import os
@@ -12,6 +12,8 @@ from local_judge import judge
 REQUIRED = 0.95
 """Share of the features that fire for which examples must be found."""
 CONTEXT = 128
+RARE = 15
+"""SAEBench itself leaves features out that fire no more often; it cannot find 12 top examples and others below them."""
 
 
 def check(setup: Setup) -> Finding:
@@ -23,15 +25,19 @@ def check(setup: Setup) -> Finding:
     view = formatted(graded_view(setup.bae))
     where = (view.cfg.hook_layer, view.cfg.hook_name)
     density = get_feature_activation_sparsity(tokens, setup.model, view, 32, *where, mask_bos_pad_eos_tokens=True)
-    firing = density.nonzero().flatten().tolist()
+    counts = density * (tokens.numel() - len(tokens))  # BOS is masked
+    firing = counts.nonzero().flatten().tolist()
+    common = [feature for feature in firing if counts[feature] > RARE]
     figures: dict[str, Any] = {"tokens": tokens.numel(), "features": view.cfg.d_sae, "that fire": len(firing)}
     for name, sae in (("raw bits", formatted(setup.bae)), ("graded view", view)):
         results, calls = interpret(setup, sae, tokens, firing)
         scores = [result["score"] for result in results.values()]
         figures[f"share with examples, {name}"] = round(len(results) / len(firing), 4)
+        found = sum(feature in results for feature in common)
+        figures[f"share of those that fire more than {RARE} times, {name}"] = round(found / len(common), 4)
         figures[f"calls of the judge, {name}"] = calls
         if scores:
-            figures[f"mean score by the rule, {name}"] = round(sum(scores) / len(scores), 3)
+            figures[f"accuracy of the rule, {name}"] = round(sum(scores) / len(scores), 3)
     share = figures["share with examples, graded view"]
     complaints = [] if share >= REQUIRED else [f"examples for {share:.1%} of the features that fire, {REQUIRED:.0%} wanted"]
     ran = f"autointerp run_eval_single_sae, explaining and scoring all {len(firing)} features that fire, against a local judge"

@@ -6,7 +6,7 @@ from common import Finding, Setup, run_script
 
 SAME = ("kl_div_score", "ce_loss_score", "mse", "cossim", "l0")
 """Metrics that grading must not change: it ranks tokens, and neither fires elsewhere nor reconstructs otherwise."""
-SHOWN = ("ce_loss_score", "ce_loss_without_sae", "ce_loss_with_sae", "cossim", "l0", "explained_variance")
+SHOWN = ("ce_loss_score", "ce_loss_without_sae", "ce_loss_with_sae", "cossim", "l0")
 
 
 def check(setup: Setup) -> Finding:

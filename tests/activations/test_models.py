@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -90,6 +91,49 @@ def test_a_directory_without_weights_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="holds no weights"):
         bae_lens.load_model(tmp_path)
+
+
+def change_weights(directory, change):
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("model_class", [HookedTransformer, TransformerBridge])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("model.layers.1.mlp.up_proj.weight"), r"missing: .*up_proj"),
+        (lambda w: w.update({"model.layers.1.mlp.third.weight": torch.zeros(2)}), r"unexpected: .*third"),
+        (lambda w: w.update({"model.norm.weight": torch.zeros(3)}), r"weights are not those of its config\.json"),
+    ],
+    ids=["missing", "extra", "shape"],
+)
+def test_weights_that_are_not_those_of_the_configuration_are_refused(tmp_path, change, message, model_class):
+    change_weights(make_llama(tmp_path), change)
+    with pytest.raises(ValueError, match=message):
+        bae_lens.load_model(tmp_path, model_class)
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    make_llama(tmp_path)
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[:-1000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        bae_lens.load_model(tmp_path)
+
+
+def test_a_name_that_is_nothing_names_its_neighbours():
+    with pytest.raises(ValueError, match="neither a directory nor a name.*did you mean 'meta-llama/Llama-3.2-1B'"):
+        bae_lens.load_model("meta-llama/Llama-3.2-1")
+    with pytest.raises(ValueError, match="neither a directory nor a name"):
+        bae_lens.load_model("runs/foo")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU (tests/SKIPPED.md)")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="sees no CUDA device"):
+        bae_lens.load_model(demo_model_dir(), device="cuda")
 
 
 def test_a_truncated_model_configuration_is_refused_and_its_file_named(tmp_path):

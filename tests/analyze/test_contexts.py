@@ -1,3 +1,4 @@
+import pytest
 import torch
 from conftest import HOOK
 
@@ -6,10 +7,11 @@ from bae_lens.analyze.contexts import feature_contexts, spread_features
 from bae_lens.analyze.statistics import code_statistics
 
 
-def test_contexts_are_where_the_feature_fires(model, make_bae, windows):
+@pytest.mark.parametrize("c", [1, 3])
+def test_contexts_are_where_the_feature_fires(model, make_bae, windows, c):
     found = bae_lens.harvest(model, windows, HOOK, progress=False)
-    bae = make_bae()
-    features = spread_features(code_statistics(bae, found.vectors), 3, least=5)
+    bae = make_bae(c)
+    features = spread_features(bae, found.vectors, 3, least=5)
     assert len(features) == 3
     on = bae.encode(found.vectors) > 0
     for shown in feature_contexts(bae, found, windows, model.tokenizer, features, count=3, around=4):
@@ -25,7 +27,10 @@ def test_contexts_are_where_the_feature_fires(model, make_bae, windows):
 
 
 def test_features_to_show_are_spread_over_frequencies(make_bae, vectors):
-    stats = code_statistics(make_bae(), vectors)
-    shown = stats.frequency[torch.tensor(spread_features(stats, 4, least=5))]
+    bae = make_bae()
+    stats = code_statistics(bae, vectors)
+    shown = stats.frequency[torch.tensor(spread_features(bae, vectors, 4, least=5))]
     assert shown.tolist() == sorted(shown.tolist())
     assert shown[0] < shown[-1]
+    bae.b_enc.data.fill_(-1000)
+    assert spread_features(bae, vectors, 4) == []

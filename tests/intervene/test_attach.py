@@ -5,6 +5,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 
 import bae_lens
+from bae_lens.demo import demo_model_dir
 
 PROMPT = "Return the number of items in the list."
 
@@ -128,7 +129,7 @@ def test_resid_mid_is_attached_on_a_hooked_transformer_and_refused_on_a_bridge(a
 def test_a_hook_z_bae_is_attached_to_the_heads_of_a_hooked_transformer(model, make_bae):
     name = "blocks.1.attn.hook_z"
     bae = make_bae(hook_name=None)
-    with pytest.raises(ValueError, match="4 x 32"):
+    with pytest.raises(ValueError, match="4 x 32.*reshape_activations='none'"):
         bae_lens.attach(model, bae, hook_name=name)
     cfg = bae_lens.BAEConfig(d_in=128, d_sae=48, reshape_activations="hook_z")
     cfg.metadata.hook_name = name
@@ -136,6 +137,8 @@ def test_a_hook_z_bae_is_attached_to_the_heads_of_a_hooked_transformer(model, ma
     with torch.no_grad(), bae_lens.attach(model, heads):
         _, cache = model.run_with_cache(PROMPT)
     assert cache[f"{name}.hook_sae_output"].shape[-2:] == (4, 32)
+    with pytest.raises(ValueError, match="reshape_activations='hook_z'"):
+        bae_lens.attach(model, heads, hook_name=HOOK)
 
 
 def test_what_cannot_be_attached_is_refused_with_what_to_do(any_model, make_bae):
@@ -167,6 +170,70 @@ def test_an_sae_that_saelens_attached_is_seen(models, make_bae):
             bae_lens.attach(model, make_bae(seed=1))
     finally:
         model.reset_saes()
+
+
+def test_what_was_detached_is_not_entered_again(model, make_bae):
+    attachment = bae_lens.attach(model, make_bae())
+    attachment.detach()
+    with pytest.raises(RuntimeError, match="detached already"), attachment:
+        pass
+
+
+def test_an_sae_that_is_attached_is_not_attached_a_second_time(any_model, make_bae):
+    bae = make_bae()
+    with torch.no_grad(), bae_lens.attach(any_model, bae):
+        with pytest.raises(ValueError, match="one set of hook points"):
+            bae_lens.attach(any_model, bae, hook_name="blocks.2.hook_resid_pre")
+        _, cache = any_model.run_with_cache(PROMPT)
+        assert f"{HOOK}.hook_sae_bits" in cache
+    bae_lens.attach(any_model, bae, hook_name="blocks.2.hook_resid_pre").detach()
+
+
+def test_attaching_under_a_steering_is_refused_and_looking_at_a_width_leaves_it_alone(any_model, make_bae):
+    with torch.no_grad(), bae_lens.steer(any_model, make_bae(), {3: 2.0}, positions=[3]) as steering:
+        with pytest.raises(ValueError, match="attach first"):
+            bae_lens.attach(any_model, make_bae(seed=1))
+        bae_lens.attach(any_model, make_bae(d_in=512), hook_name="blocks.2.mlp.hook_post").detach()
+        assert not steering.fired
+        any_model(PROMPT)
+
+
+def test_a_hook_point_that_saelens_takes_over_meanwhile_is_an_error(models, make_bae):
+    from sae_lens import HookedSAETransformer
+
+    model = models(HookedSAETransformer)
+
+    def take_over():
+        with torch.no_grad(), bae_lens.attach(model, make_bae()):
+            model(PROMPT)
+            model.run_with_saes(PROMPT, saes=[make_bae(seed=1)])
+
+    with pytest.raises(RuntimeError, match="was replaced"):
+        take_over()
+    assert HOOK in model.hook_dict
+
+
+def test_nan_goes_through_a_splice(model, make_bae):
+    with torch.no_grad(), bae_lens.attach(model, make_bae()):
+        hooks = [("blocks.0.hook_resid_pre", lambda tensor, hook: tensor * float("nan"))]
+        assert model.run_with_hooks(PROMPT, fwd_hooks=hooks).isnan().all()
+
+
+def test_a_transcoder_is_refused(model, make_bae):
+    bae = make_bae()
+    bae.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
+    with pytest.raises(ValueError, match="transcoder"):
+        bae_lens.attach(model, bae)
+
+
+def test_bf16_models_and_baes_are_attached_and_steered(make_bae):
+    model = bae_lens.load_model(demo_model_dir(), dtype=torch.bfloat16)
+    for dtype in (torch.float32, torch.bfloat16):
+        bae = make_bae().to(dtype)
+        with torch.no_grad(), bae_lens.attach(model, bae), bae_lens.steer(model, bae, {3: 2.0}):
+            logits = model(PROMPT)
+        assert logits.dtype == torch.bfloat16
+        assert torch.isfinite(logits).all()
 
 
 def test_a_block_in_which_nothing_ran_is_an_error(models, make_bae):

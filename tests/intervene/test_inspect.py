@@ -70,5 +70,11 @@ def test_what_cannot_be_inspected_is_refused(model, bae, make_bae):
         bae_lens.inspect(model, bae, PROMPT, hook_name="blocks.1.mlp.hook_post")
     with pytest.raises(ValueError, match="one prompt at a time"):
         bae_lens.inspect(model, bae, torch.zeros(2, 5, dtype=torch.long))
+    with pytest.raises(ValueError, match="prompt is empty"):
+        bae_lens.inspect(model, bae, "")
+    with torch.no_grad(), bae_lens.attach(model, bae):
+        model(PROMPT)
+        with pytest.raises(ValueError, match="would read its reconstruction"):
+            bae_lens.inspect(model, bae, PROMPT)
     with pytest.raises(ValueError, match="k must be"):
         bae_lens.inspect(model, bae, PROMPT, k=0)

@@ -1,3 +1,6 @@
+from contextlib import ExitStack
+
+import numpy as np
 import pytest
 import torch
 from conftest import HOOK
@@ -156,6 +159,49 @@ def test_relative_strengths_are_multiples_of_the_mean_norm_along_the_row(any_mod
         torch.testing.assert_close(steered, moved, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("attached", [False, True])
+def test_the_unit_of_relative_strengths_is_the_residual_norm_attached_or_not(any_model, tokens, make_bae, attached):
+    bae = make_bae()
+    norm = activations_at(any_model, tokens, HOOK)[:, 1:].norm(dim=-1).mean().item()
+    with ExitStack() as stack:
+        if attached:
+            stack.enter_context(bae_lens.attach(any_model, bae))
+        _, cache = any_model.run_with_cache(tokens)
+        before = cache[f"{HOOK}.hook_sae_output" if attached else find_hook_point(any_model, HOOK).name][0, -1]
+        with bae_lens.steer(any_model, bae, {5: 0.5}, relative=True):
+            _, cache = any_model.run_with_cache(tokens)
+        after = cache[f"{HOOK}.hook_sae_output" if attached else find_hook_point(any_model, HOOK).name][0, -1]
+    assert (after - before).norm().item() == pytest.approx(0.5 * norm, rel=1e-3)
+
+
+def test_numpy_and_torch_numbers_are_numbers(model, make_bae):
+    tokens, bae = model.to_tokens(PROMPT), make_bae()
+    with bae_lens.steer(model, bae, {5: 2.0}, positions=[1, 3]):
+        expected = run(model, tokens)
+    feature, strength = torch.tensor([5, 7]).argmin(), np.float32(2.0)
+    for index in (np.int64(5), torch.tensor(5)):
+        for positions in (np.array([1, 3]), torch.tensor([1, 3]), (np.int64(1), 3)):
+            with bae_lens.steer(model, bae, {index: strength}, positions=positions):
+                assert torch.equal(run(model, tokens), expected)
+    assert feature == 0
+
+
+def test_positions_that_padding_makes_ambiguous_are_refused(any_model, make_bae):
+    short, long = any_model.to_tokens("Return the list."), any_model.to_tokens("Return the number of items in the list.")
+    pad = any_model.tokenizer.pad_token_id
+    missing = torch.full((1, long.shape[1] - short.shape[1]), pad)
+    left, right = torch.cat([torch.cat([missing, short], 1), long]), torch.cat([torch.cat([short, missing], 1), long])
+    for batch, positions in ((right, "last"), (right, [-2]), (left, [1])):
+        with (
+            pytest.raises(ValueError, match="padded on the"),
+            bae_lens.steer(any_model, make_bae(), {5: 1.0}, positions=positions),
+        ):
+            run(any_model, batch)
+    for batch, positions in ((left, "last"), (left, [-2]), (right, [1]), (left, "all")):
+        with bae_lens.steer(any_model, make_bae(), {5: 1.0}, positions=positions):
+            run(any_model, batch)
+
+
 @pytest.mark.parametrize(
     "make", [lambda: StandardSAE(StandardSAEConfig(128, 32)), lambda: TopKSAE(TopKSAEConfig(128, 32, k=4))]
 )
@@ -210,6 +256,11 @@ def test_a_steering_that_never_fires_or_changes_nothing_is_an_error(any_model, t
         bae_lens.steer(any_model, bae, {never: "ablate"}),
     ):
         run(any_model, tokens)
+    with pytest.raises(RuntimeError, match="changed nothing"), bae_lens.steer(any_model, bae, {5: 1e-12}):
+        run(any_model, tokens)
+    bae.W_dec.data[5] = 0
+    with pytest.raises(ValueError, match="row of zeros"), bae_lens.steer(any_model, bae, {5: 1.0}, relative=True):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -220,6 +271,10 @@ def test_a_steering_that_never_fires_or_changes_nothing_is_an_error(any_model, t
         ({1: "ablat"}, ValueError, "unknown operation 'ablat'; did you mean 'ablate'"),
         ({1: ("skale", 2.0)}, ValueError, "did you mean 'scale'"),
         ({1: "scale"}, ValueError, "needs a value"),
+        ({1: ("ablate", 2.0)}, ValueError, "takes no value"),
+        ({1: 1e300}, ValueError, "finite"),
+        ({True: 1.0}, ValueError, "whole number"),
+        ({"1": 1.0}, ValueError, "whole number"),
         ({1: float("nan")}, ValueError, "finite"),
         ({1: ("clamp", float("inf"))}, ValueError, "finite"),
         ({}, ValueError, "no feature given"),

@@ -119,6 +119,38 @@ def test_the_prior_stays_fp32_whatever_the_model_runs_in(make_bae, vectors):
     assert bae.encode(vectors).dtype == torch.bfloat16
 
 
+def test_the_prior_comes_back_exactly_from_a_bf16_file_too(make_bae, vectors, tmp_path):
+    bae = make_bae()
+    bae.estimate_prior(vectors)
+    bae.prior[:3] = torch.tensor([1 - 3 / 4096, 1e-7, 0.1])
+    bae_lens.save(bae, tmp_path / "fp32")
+    exact = bae.prior.clone()
+    bae_lens.save(bae.to(torch.bfloat16), tmp_path / "bf16")
+    for back in (SAE.load_from_disk(tmp_path / "fp32", dtype="bfloat16"), SAE.load_from_disk(tmp_path / "bf16")):
+        assert back.W_enc.dtype == torch.bfloat16
+        assert torch.equal(back.prior, exact)
+
+
+def test_two_baes_of_one_configuration_do_not_share_what_they_learn(vectors):
+    cfg = bae_lens.BAEConfig(d_in=128, d_sae=8)
+    one, two = bae_lens.BAE(cfg), bae_lens.BAE(cfg)
+    one.estimate_prior(vectors)
+    assert (one.cfg.prior_samples, two.cfg.prior_samples, cfg.prior_samples) == (len(vectors), 0, 0)
+
+
+def test_a_hook_z_bae_takes_heads_and_flat_vectors(vectors):
+    cfg = bae_lens.BAEConfig(d_in=128, d_sae=8, reshape_activations="hook_z")
+    cfg.metadata.hook_name = "blocks.0.attn.hook_z"
+    bae = bae_lens.BAE(cfg)
+    heads = vectors.unflatten(-1, (4, 32))
+    assert torch.equal(bae.bits(heads), bae.bits(vectors))
+    assert torch.equal(bae(heads).flatten(-2), bae(vectors))
+    bae.estimate_prior(heads)
+    by_heads = bae.prior.clone()
+    bae.estimate_prior(vectors)
+    assert torch.equal(bae.prior, by_heads)
+
+
 def test_a_width_that_does_not_fit_is_named(make_bae):
     with pytest.raises(ValueError, match="width 64.*d_in = 128"):
         make_bae().encode(torch.zeros(3, 64))

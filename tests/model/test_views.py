@@ -58,13 +58,32 @@ def test_decoding_stays_linear_for_steering(trained_prior, vectors):
 def test_a_view_has_the_name_it_was_asked_for_and_shares_the_weights(trained_prior):
     bae = trained_prior()
     assert graded_view(bae).cfg.architecture() == "bae"
+    assert graded_view(bae).W_dec.data_ptr() == bae.W_dec.data_ptr()
     view = graded_view(bae, "standard")
     assert view.cfg.architecture() == "standard"
-    assert view.W_dec.data_ptr() == bae.W_dec.data_ptr()
     assert view.cfg.metadata.hook_name == HOOK
     assert bae.cfg.architecture() == "bae"
     with pytest.raises(ValueError, match="did you mean 'standard'"):
         graded_view(bae, "standrd")
+
+
+def test_a_standard_view_can_be_cut_to_a_few_features_and_folded(trained_prior, vectors):
+    """What dashboard tools do: slice W_enc, b_enc and W_dec, and fold the decoder's norm without asking."""
+    bae = trained_prior()
+    bae.fold_W_dec_norm()
+    bae.W_enc.data[:, 9], bae.b_enc.data[9] = 0, 0
+    before = bae(vectors)
+    view = graded_view(bae, "standard")
+    whole = view.encode(vectors)
+    torch.testing.assert_close(view(vectors), before, atol=1e-5, rtol=1e-5)
+    assert (whole[:, 9] > 0).all()
+    view.fold_W_dec_norm()
+    torch.testing.assert_close(view(vectors), before, atol=1e-5, rtol=1e-5)
+    view.W_enc.data, view.b_enc.data, view.W_dec.data = view.W_enc.data[:, 3:11], view.b_enc.data[3:11], view.W_dec.data[3:11]
+    torch.testing.assert_close(view.encode(vectors), whole[:, 3:11])
+    assert torch.equal(bae(vectors), before)
+    with pytest.raises(ValueError, match="one bit a feature"):
+        graded_view(trained_prior(3), "standard")
 
 
 def test_a_view_of_a_bae_without_a_prior_is_refused(make_bae):

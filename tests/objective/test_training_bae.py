@@ -115,7 +115,7 @@ def test_a_start_from_data_is_sparse_and_set_by_the_first_batch():
     assert not sae.awaits_data()
     frequency = sae.bits(x).mean(0)
     torch.testing.assert_close(frequency, torch.full((40,), 0.1), atol=0.01, rtol=0)
-    torch.testing.assert_close(sae.b_dec, x.mean(0))
+    torch.testing.assert_close(sae.data_mean, x.mean(0))
     centred = x - x.mean(0)
     cosines = torch.nn.functional.cosine_similarity(sae.W_enc.T.unsqueeze(1), centred.unsqueeze(0), dim=-1)
     assert (cosines.amax(1) > 0.9999).all()
@@ -172,6 +172,7 @@ def test_a_bias_that_is_not_wanted_stays_at_zero():
         ({"reconstruction_loss": "sums"}, "did you mean 'sum'"),
         ({"init": "dat"}, "did you mean 'data'"),
         ({"init_density": 0.7}, "init_density"),
+        ({"init": "data", "encoder_bias": False}, "needs encoder_bias=True"),
         ({"surrogate": "clipp"}, "did you mean 'clip'"),
     ],
 )

@@ -124,6 +124,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_training():
     ("x", "error", "message"),
     [
         (torch.zeros(200, 15), ValueError, "width 15"),
+        (torch.zeros(20, 10, 16), (ValueError, TypeError), "flatten them first|samples d_in"),
         (torch.zeros(200, 16, dtype=torch.long), TypeError, "floating|type"),
         (torch.zeros(100, 16), ValueError, "fewer than one batch of 128"),
         (torch.ones(200, 16), ValueError, "all equal"),
@@ -141,11 +142,13 @@ def test_activations_that_cannot_be_trained_on_are_refused(x, error, message):
         ({}, "either steps or epochs"),
         ({"steps": 5, "epochs": 2}, "either steps or epochs"),
         ({"steps": -5}, "steps must be positive"),
+        ({"steps": 10.5}, "whole number|steps"),
+        ({"steps": 5, "learning_rate": float("inf")}, "learning_rate must be positive"),
         ({"steps": 5, "entropy_delay": 1.5}, "entropy_delay"),
     ],
 )
 def test_a_trainer_configuration_out_of_range_names_its_field(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         bae_lens.TrainerConfig(**fields)
 
 
