@@ -2,7 +2,8 @@
 
     python benchmarks/saelens_runner.py --model story-llama/ --text stories.txt --hook blocks.1.hook_resid_pre --json out.json
 
-SAELens harvests as it goes, clips gradients at norm 1 and has no start from data of its own: the BAE starts from its first batch.
+SAELens harvests as it goes, clips gradients at norm 1 and has no start from data of its own: the BAE starts from its first
+batch.
 """
 
 import argparse

@@ -53,7 +53,7 @@ class _Step(torch.autograd.Function):
 
 
 def step(
-    pre: Float[Tensor, "... d_bits"], at_zero: Float[Tensor, " d_bits"], surrogate: str, width: float
+    pre: Float[Tensor, "... d_bits"], at_zero: Float[Tensor, " #d_bits"], surrogate: str, width: float
 ) -> Float[Tensor, "... d_bits"]:
     """Bits of pre-activations: 1 where they are positive, 0 where negative, `at_zero` where exactly 0, NaN where NaN.
 

@@ -1,4 +1,4 @@
-"""A BAE trained by SAELens' own runner ends where our trainer ends, on the story Llama: the figure of benchmarks/saelens_runner.py."""
+"""A BAE trained by SAELens' runner ends where our trainer ends: the figure of benchmarks/saelens_runner.py."""
 
 import json
 import subprocess
