@@ -10,6 +10,7 @@ Binary Autoencoders for TransformerLens and SAELens.
 
   bae-lens demo                                   train, splice, look, steer and compare on the embedded tiny Llama
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
+  bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND")
     _add_demo(commands)
+    _add_export(commands)
     args = parser.parse_args(argv)
     if not hasattr(args, "run"):
         print(WELCOME)
@@ -70,6 +72,42 @@ def _demo(args: argparse.Namespace) -> int:
     if args.model is not None and args.text is None:
         raise ValueError("give --text with --model: the embedded corpus belongs to the embedded Llama")
     run_demo(DemoOptions(**options))
+    return 0
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    example = "example:\n  bae-lens export --bae runs/demo/bae --model story-llama/ --text stories.txt --out runs/jumprelu"
+    parser = commands.add_parser(
+        "export",
+        help="a BAE of one bit a feature as a JumpReLU SAE that SAELens loads without this package",
+        description="Exports a BAE, and prints how far activations and reconstructions are from its own on a text.",
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bae", type=Path, required=True, help="directory of a BAE")
+    parser.add_argument("--model", required=True, help="model directory or name")
+    parser.add_argument("--text", type=Path, required=True, help="text file to measure on, a document a line")
+    parser.add_argument("--out", type=Path, required=True, help="directory for the SAE")
+    parser.add_argument("--tolerance", type=float, default=1e-3, help="activations lie in [1, 1 + tolerance] (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=20_000, help="tokens to measure on (%(default)s)")
+    parser.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    import bae_lens
+    from bae_lens.files import check_output_directory, new_directory
+    from bae_lens.model.views import describe_export, export_jumprelu
+
+    check_output_directory(args.out)
+    bae = bae_lens.load(args.bae)
+    model = bae_lens.load_model(args.model)
+    windows = bae_lens.tokenize(model.tokenizer, bae_lens.read_documents(args.text), min(256, model.cfg.n_ctx))
+    vectors = bae_lens.harvest(model, windows, bae.cfg.metadata.hook_name, max_tokens=args.tokens).vectors
+    sae, report = export_jumprelu(bae, vectors, args.tolerance)
+    with new_directory(args.out) as directory:
+        sae.save_model(directory)
+    print(f"{describe_export(report)} (measured on {len(vectors)} tokens)")
+    print(f"Saved to {args.out}: SAE.load_from_disk('{args.out}') needs only sae_lens")
     return 0
 
 

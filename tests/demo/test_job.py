@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def test_the_main_job_shows_compares_and_saves_everything(text_file, tmp_path, c
     model = bae_lens.load_model(bae.cfg.metadata.model_name)
     with torch.no_grad(), bae_lens.attach(model, bae):
         model("Return the list.")
+
+    exported = ["export", "--bae", str(tmp_path / "run" / "bae"), *options[:4], "--out", str(tmp_path / "jumprelu")]
+    assert main(exported) == 0
+    assert "reconstructions differ by" in capsys.readouterr().out
+    assert SAE.load_from_disk(tmp_path / "jumprelu").cfg.architecture() == "jumprelu"
+    shutil.rmtree(tmp_path / "jumprelu")
 
     assert main(arguments) == 2
     assert "already holds something" in capsys.readouterr().err

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_saelens_language_model_runner_ends_within_a_tenth_of_our_trainer(data_dir, tmp_path):
     script = ROOT / "benchmarks" / "saelens_runner.py"
     story = ["--model", str(data_dir / "story-llama"), "--text", str(data_dir / "text" / "stories.generated.txt")]
