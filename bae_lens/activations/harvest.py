@@ -25,7 +25,7 @@ class Activations(NamedTuple):
 def harvest(
     model: Any,
     windows: Windows,
-    hook_name: str,
+    hook_name: str | None,
     *,
     batch_size: int = 32,
     max_tokens: int | None = None,

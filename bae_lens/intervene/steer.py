@@ -1,10 +1,9 @@
 """Steering: edits chosen features of the residual stream while a model runs, with a BAE or any other SAELens SAE."""
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,49 +12,11 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from bae_lens.activations.models import is_probing, layer_of
-from bae_lens.checks import check_known
 from bae_lens.intervene.attach import STEERED, check_site, spliced_at
+from bae_lens.intervene.edits import OPERATIONS, Edit, FeatureEdit, Positions, parse_edit, parse_positions
 from bae_lens.model.bae import BinaryCode
 
-Edit = Any
-"""A number (adds so many decoder rows), "ablate", "flip", or ("add" | "scale" | "clamp", value)."""
-Positions = Any
-"""Which tokens: "all", "last" (of the prompt), "generated" (every token after the prompt), or indices into the prompt."""
-
-POSITIONS = ("all", "last", "generated")
 GENERATORS = ("generate", "generate_stream", "hf_generate")
-
-
-class Operation(NamedTuple):
-    """What can be done to a feature."""
-
-    change: Callable[[Tensor, float, float], Tensor]
-    """(activation, value, activation when fully on) -> what is added to the activation."""
-    takes_value: bool
-    neutral: float | None
-    """The value that changes nothing by definition."""
-
-
-OPERATIONS: dict[str, Operation] = {
-    "add": Operation(lambda a, value, on: torch.full_like(a, value), True, 0.0),
-    "scale": Operation(lambda a, value, on: (value - 1) * a, True, 1.0),
-    "clamp": Operation(lambda a, value, on: value - a, True, None),
-    "ablate": Operation(lambda a, value, on: -a, False, None),
-    "flip": Operation(lambda a, value, on: on - 2 * a, False, None),
-}
-
-
-class FeatureEdit(NamedTuple):
-    """One feature's edit, checked."""
-
-    feature: int
-    operation: str
-    value: float
-
-    @property
-    def is_neutral(self) -> bool:
-        """Whether this edit asks for no change at all: the zero of a sweep over strengths."""
-        return OPERATIONS[self.operation].neutral == self.value
 
 
 class Steering:
@@ -219,10 +180,10 @@ def steer(
     """
     hook_name = hook_name or sae.cfg.metadata.hook_name
     point = check_site(model, sae, hook_name)
-    edits = [_parse(sae, index, edit) for index, edit in features.items()]
+    edits = [parse_edit(sae, index, edit) for index, edit in features.items()]
     if not edits:
         raise ValueError("no feature given to steer")
-    places = _parse_positions(positions)
+    places = parse_positions(positions)
     if relative and (zero := [edit.feature for edit in edits if not sae.W_dec[edit.feature].any()]):
         raise ValueError(f"feature {zero[0]} has a decoder row of zeros: there is no direction to add multiples of")
     state = Steering(model, sae, edits, places, relative)
@@ -329,52 +290,3 @@ def _announced(generate: Callable[..., Any], state: Steering) -> Callable[..., A
             yield from generate(*args, **kwargs)
 
     return stream_steered if generate.__name__ == "generate_stream" else generate_steered
-
-
-def _parse(sae: SAE[Any], feature: Any, edit: Any) -> FeatureEdit:
-    feature = _whole_number("a feature", feature)
-    if not 0 <= feature < sae.cfg.d_sae:
-        raise IndexError(f"feature {feature} is out of range: this SAE has features 0 to {sae.cfg.d_sae - 1}")
-    match edit:
-        case str():
-            operation, value = edit, 0.0
-        case (str(), _):
-            operation, value = edit
-        case _:
-            operation, value = "add", edit
-    check_known("operation", operation, OPERATIONS)
-    if isinstance(edit, str) == OPERATIONS[operation].takes_value:
-        raise ValueError(
-            f"{operation!r} needs a value: ({operation!r}, 2.0)"
-            if OPERATIONS[operation].takes_value
-            else f"{operation!r} takes no value: give just {operation!r}"
-        )
-    if operation == "flip" and not isinstance(sae, BinaryCode):
-        raise ValueError(f"'flip' turns bits round; this SAE is of architecture {sae.cfg.architecture()!r} and has none")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not abs(number) <= torch.finfo(sae.dtype).max:
-        raise ValueError(f"the strength of feature {feature} must be a finite number, got {value!r}")
-    return FeatureEdit(feature, operation, number)
-
-
-def _parse_positions(positions: Any) -> str | list[int]:
-    if isinstance(positions, str):
-        check_known("positions", positions, POSITIONS)
-        return positions
-    listed = [positions] if not hasattr(positions, "__iter__") or getattr(positions, "ndim", 1) == 0 else list(positions)
-    if not listed:
-        raise ValueError("positions must be 'all', 'last', 'generated' or indices into the prompt, got none")
-    return [_whole_number("a position", place) for place in listed]
-
-
-def _whole_number(what: str, value: Any) -> int:
-    """An int of an int, a NumPy integer or a tensor of one; ValueError for all else."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{what} is given by its index, a whole number; got {value!r}") from None
