@@ -88,7 +88,7 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--model", required=True, help="model directory or name")
     parser.add_argument("--text", type=Path, required=True, help="text file to measure on, a document a line")
     parser.add_argument("--out", type=Path, required=True, help="directory for the SAE")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="activations lie in [1, 1 + tolerance] (%(default)s)")
+    parser.add_argument("--tolerance", type=float, default=1e-2, help="activations lie in [1, 1 + tolerance] (%(default)s)")
     parser.add_argument("--tokens", type=int, default=20_000, help="tokens to measure on (%(default)s)")
     parser.set_defaults(run=_export)
 

@@ -128,11 +128,11 @@ class Export(NamedTuple):
 
 
 @torch.no_grad()
-def export_jumprelu(bae: BAE, vectors: Float[Tensor, "token d_in"], tolerance: float = 1e-3) -> Export:
+def export_jumprelu(bae: BAE, vectors: Float[Tensor, "token d_in"], tolerance: float = 1e-2) -> Export:
     """A JumpReLU SAE whose activations are 1 within a tolerance where the BAE's bits are 1: it needs no `bae_lens` to load.
 
-    Its pre-activation is 1 + epsilon times the BAE's and its threshold 1, with epsilon as large as the tolerance allows on
-    these vectors (the smaller epsilon, the more pre-activations near 0 are lost to rounding).
+    Its pre-activation is 1 + epsilon times the BAE's and its threshold 1, with epsilon, feature by feature, as large as the
+    tolerance allows on these vectors: the smaller it is, the more pre-activations near 0 fall on the other side by rounding.
 
     Raises:
         ValueError: If C > 1 (a JumpReLU has one threshold a feature), the tolerance is not between 0 and 1, or the vectors do
@@ -143,8 +143,8 @@ def export_jumprelu(bae: BAE, vectors: Float[Tensor, "token d_in"], tolerance: f
     if not 0 < tolerance < 1:
         raise ValueError(f"the tolerance must be between 0 and 1, got {tolerance}")
     check_activations(vectors, bae.cfg.d_in)
-    pre = torch.cat([bae.encode_bits(x.to(bae.device))[1] for x in vectors.split(4096)])
-    epsilon = tolerance / max(pre.max().item(), 1e-6)
+    largest = torch.stack([bae.encode_bits(x.to(bae.device))[1].amax(0) for x in vectors.split(4096)]).amax(0)
+    epsilon = tolerance / torch.where(largest > 0, largest, largest.amax().clamp_min(1e-6))
     sae = JumpReLUSAE(
         JumpReLUSAEConfig(
             d_in=bae.cfg.d_in,

@@ -44,7 +44,17 @@ ENVIRONMENTS = {
         "sae-bench==0.6.0",
         alone=("sae-bench==0.6.0",),
         beside=(
-            *("beartype", "collectibles>=0.1.5", "datasets>=3,<4", "matplotlib", "numpy<2", "pandas", "plotly", "pyarrow<22"),
+            *(
+                "beartype",
+                "collectibles>=0.1.5",
+                "datasets>=3,<4",
+                "matplotlib",
+                "numpy<2",
+                "openai",
+                "pandas",
+                "plotly",
+                "pyarrow<22",
+            ),
             *("pydantic", "scikit-learn", "seaborn", "tabulate"),
         ),
         note="--no-deps: torchvision and sae-probes are left out",
