@@ -17,7 +17,7 @@ import bae_lens
 from bae_lens.activations.harvest import Activations
 from bae_lens.activations.models import find_hook_point, hook_shape
 from bae_lens.activations.text import Split, Windows
-from bae_lens.analyze.contexts import feature_contexts, spread_features
+from bae_lens.analyze.contexts import FeatureContexts, feature_contexts, spread_features
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.fidelity import Baseline, ablation_baseline, fidelity
 from bae_lens.analyze.statistics import code_statistics
@@ -26,6 +26,7 @@ from bae_lens.demo import demo_model_dir
 from bae_lens.demo.corpus import python_docs
 from bae_lens.demo.describe import Row, Steered, describe, describe_contexts, describe_fidelity, describe_steering, table
 from bae_lens.files import check_output_directory, check_writable, new_directory, write_json, write_text
+from bae_lens.intervene.inspect import Inspection
 from bae_lens.training.trainer import Recipe, Trained
 
 EMBEDDED_HOOK = "blocks.1.hook_resid_pre"
@@ -129,7 +130,27 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     say(tabulate(table(rows), headers="keys", tablefmt="simple"))
     say("bits/token is the held-out code length; read it together with the FVU that it buys.")
 
-    results = {
+    results = numbers(options, recipe, hook_name, data, trained, rows, contexts, inspection, steered)
+    results["seconds"] = time.perf_counter() - started
+    save_run(options, trained, results, rows, inspection)
+    say(f"\nSaved to {options.out}: bae/ (a SAELens directory), results.json, table.md, inspection.html")
+    say(f"Everything took {time.perf_counter() - started:.0f} s. Next: bae = SAE.load_from_disk('{options.out / 'bae'}')")
+    return results
+
+
+def numbers(
+    options: DemoOptions,
+    recipe: Recipe,
+    hook_name: str,
+    data: Data,
+    trained: Trained,
+    rows: list[Row],
+    contexts: list[FeatureContexts],
+    inspection: Inspection,
+    steered: Steered | None,
+) -> dict[str, Any]:
+    """All that the job found, for JSON."""
+    return {
         "model": options.model or "embedded",
         "text": str(options.text or "embedded"),
         "hook_name": hook_name,
@@ -145,12 +166,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
         "features": [{**c._asdict(), "contexts": [x._asdict() for x in c.contexts]} for c in contexts],
         "inspection": inspection.to_dict(),
         "steering": steered._asdict() if steered else None,
-        "seconds": time.perf_counter() - started,
     }
-    save_run(options, trained, results, rows, inspection)
-    say(f"\nSaved to {options.out}: bae/ (a SAELens directory), results.json, table.md, inspection.html")
-    say(f"Everything took {time.perf_counter() - started:.0f} s. Next: bae = SAE.load_from_disk('{options.out / 'bae'}')")
-    return results
 
 
 def harvest_text(model: Any, options: DemoOptions, hook_name: str) -> Data:
