@@ -73,7 +73,7 @@ class Inspection(NamedTuple):
                 f'<td style="text-align:left"><code style="white-space:pre-wrap">{html.escape(t.token)}</code></td>'
                 f'<td style="text-align:left">{cells}</td></tr>'
             )
-        head = f"<tr><th>pos</th><th>token</th><th>features by {self.by} at {html.escape(self.hook_name)}</th></tr>"
+        head = f'<tr style="text-align:left"><th>pos</th><th>token</th><th>features by {self.by} at {html.escape(self.hook_name)}</th></tr>'
         return f"<table>{head}{''.join(rows)}</table>"
 
     def _opacity(self, score: float, token: TokenReadings) -> float:
