@@ -45,7 +45,8 @@ class Inspection(NamedTuple):
     def table(self) -> str:
         """A line a token: its features with their scores; "-" marks a feature that is off where it is usually on."""
         width = max([len(repr(t.token)) for t in self.tokens] + [5])
-        head = f"{'pos':>4}  {'token':<{width}}  features by {self.by} at {self.hook_name}"
+        features = f"features by {self.by} at {html.escape(self.hook_name)}"
+        head = f'<tr style="text-align:left"><th>pos</th><th>token</th><th>{features}</th></tr>'
         rows = [
             f"{t.position:>4}  {t.token!r:<{width}}  " + "  ".join(f"{_label(r)} ({r.score:.2f})" for r in t.readings)
             for t in self.tokens
