@@ -45,8 +45,7 @@ class Inspection(NamedTuple):
     def table(self) -> str:
         """A line a token: its features with their scores; "-" marks a feature that is off where it is usually on."""
         width = max([len(repr(t.token)) for t in self.tokens] + [5])
-        features = f"features by {self.by} at {html.escape(self.hook_name)}"
-        head = f'<tr style="text-align:left"><th>pos</th><th>token</th><th>{features}</th></tr>'
+        head = f"{'pos':>4}  {'token':<{width}}  features by {self.by} at {self.hook_name}"
         rows = [
             f"{t.position:>4}  {t.token!r:<{width}}  " + "  ".join(f"{_label(r)} ({r.score:.2f})" for r in t.readings)
             for t in self.tokens
@@ -74,7 +73,8 @@ class Inspection(NamedTuple):
                 f'<td style="text-align:left"><code style="white-space:pre-wrap">{html.escape(t.token)}</code></td>'
                 f'<td style="text-align:left">{cells}</td></tr>'
             )
-        head = f'<tr style="text-align:left"><th>pos</th><th>token</th><th>features by {self.by} at {html.escape(self.hook_name)}</th></tr>'
+        features = f"features by {self.by} at {html.escape(self.hook_name)}"
+        head = f'<tr style="text-align:left"><th>pos</th><th>token</th><th>{features}</th></tr>'
         return f"<table>{head}{''.join(rows)}</table>"
 
     def _opacity(self, score: float, token: TokenReadings) -> float:

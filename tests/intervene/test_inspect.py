@@ -34,6 +34,13 @@ def test_each_token_shows_its_burstiest_features_strongest_first(any_model, bae)
             assert reading.activation == bits[position, reading.feature].item()
 
 
+def test_the_table_has_a_head_and_a_line_a_token(model, bae):
+    head, *lines = str(bae_lens.inspect(model, bae, "Return", k=2)).splitlines()
+    assert head.split(maxsplit=2) == ["pos", "token", f"features by burstiness at {HOOK}"]
+    assert [line.split()[0] for line in lines] == ["0", "1", "2"][: len(lines)]
+    assert len(lines) == model.to_tokens("Return").shape[1]
+
+
 def test_a_feature_that_is_off_where_it_is_usually_on_is_marked(any_model, bae):
     """Were off and on shown alike, "fires on" and "is missing from" would be confused."""
     found = bae_lens.inspect(any_model, bae, PROMPT, k=48)
