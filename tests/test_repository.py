@@ -25,7 +25,8 @@ def test_importing_costs_at_most_three_tenths_of_a_second_over_sae_lens():
 
 
 def test_importing_twice_or_after_a_reload_registers_once():
-    python("import importlib, bae_lens; importlib.reload(bae_lens); from sae_lens import registry as r; r.get_sae_class('bae')")
+    code = "import importlib, bae_lens, sae_lens.registry as r; importlib.reload(bae_lens); print(r.get_sae_class('bae')[0])"
+    assert "bae_lens.model.bae.BAE" in python(code)
 
 
 def test_a_loader_that_does_not_import_the_package_says_which_architecture_it_misses(tmp_path):

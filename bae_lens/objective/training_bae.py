@@ -262,7 +262,9 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def _follow_prior(self, bits: Float[Tensor, "... d_bits"]) -> None:
         rows = bits.flatten(0, -2)
         mean = rows.float().mean(0)
-        self.prior.lerp_(mean, PRIOR_MOMENTUM if self.cfg.prior_samples else 1.0)
+        # a trainer that resumes gives the loaded weights a fresh configuration: the prior itself says whether it has begun
+        begun = self.cfg.prior_samples > 0 or bool((self.prior != 0.5).any())
+        self.prior.lerp_(mean, PRIOR_MOMENTUM if begun else 1.0)
         self.cfg.prior_samples += len(rows)
 
 

@@ -369,6 +369,34 @@ def test_language_model_sae_training_runner(models, dataset, vectors, tmp_path, 
     assert ((back(vectors) - vectors).pow(2).sum() / (vectors - vectors.mean(0)).pow(2).sum()) < 1
 
 
+def test_resuming_the_language_model_sae_training_runner(models, dataset, vectors, tmp_path, c):
+    """`resume_from_checkpoint` goes on from the checkpoint's step and weights; the start from data is not repeated."""
+
+    def run(**fields):
+        cfg = LanguageModelSAERunnerConfig(
+            sae=training_config(c),
+            hook_name=HOOK,
+            is_dataset_tokenized=False,
+            streaming=False,
+            n_checkpoints=1,
+            **{**runner_fields(tmp_path, 128 * 40), **fields},
+        )
+        return LanguageModelSAETrainingRunner(cfg, override_dataset=dataset, override_model=models(HookedTransformer)).run()
+
+    run()
+    (checkpoint,) = {path.parent for path in (tmp_path / "checkpoints").rglob("trainer_state.pt")}
+    half = bae_lens.TrainingBAE.load_from_disk(checkpoint)
+    resumed = run(resume_from_checkpoint=str(checkpoint), output_path=str(tmp_path / "resumed"))
+    assert half.cfg.prior_samples + resumed.cfg.prior_samples == 128 * 40  # each counts its own part of the run
+    assert torch.equal(resumed.data_mean, half.data_mean)
+    moved = (resumed.W_enc - half.W_enc).norm() / half.W_enc.norm()
+    assert 0 < moved < 0.5
+    errors = [
+        ((sae(vectors) - vectors).pow(2).sum() / (vectors - vectors.mean(0)).pow(2).sum()).item() for sae in (half, resumed)
+    ]
+    assert errors[1] < errors[0]
+
+
 def test_multi_sae_training_runner(models, dataset, tmp_path, c):
     """Two BAEs at two hook points in one run."""
     hooks = {"early": HOOK, "late": "blocks.2.hook_resid_pre"}

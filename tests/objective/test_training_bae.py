@@ -156,6 +156,16 @@ def test_loaded_weights_are_never_overwritten():
     assert torch.equal(sae.W_enc, loaded["W_enc"])
 
 
+def test_the_running_prior_goes_on_from_loaded_weights():
+    first, x = make(), batch(seed=2)
+    run(first, batch())
+    assert torch.equal(first.prior, first.bits(batch()).mean(0))
+    resumed = make()
+    resumed.load_state_dict(first.state_dict())
+    run(resumed, x)
+    torch.testing.assert_close(resumed.prior, 0.98 * first.prior + 0.02 * resumed.bits(x).mean(0))
+
+
 def test_a_bias_that_is_not_wanted_stays_at_zero():
     sae = make(encoder_bias=False, init="linear")
     run(sae, batch()).loss.backward()
