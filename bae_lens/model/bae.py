@@ -62,9 +62,13 @@ class BinaryCode(SAE[Any]):
         """Bits (0 or 1) and pre-activations of vectors; the bits pass through `hook_sae_bits`."""
         if not self.hook_z_reshaping_mode:
             check_width(x, self.cfg.d_in)  # at a hook_z the last dimension may be one head's
-        pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        pre = self.hook_sae_acts_pre(self.encode_linear(self.process_sae_in(x)))
         bits = self.hook_sae_bits(step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width))
         return bits, pre
+
+    def encode_linear(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_bits"]:
+        """Pre-activations of processed vectors."""
+        return x @ self.W_enc + self.b_enc
 
     def bits_to_features(self, bits: Float[Tensor, "... d_bits"]) -> Float[Tensor, "... d_sae"]:
         """What the decoder reads: the bits of each feature folded (Eq. 7), times `act_scale`."""

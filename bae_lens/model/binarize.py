@@ -25,9 +25,18 @@ def _sigmoid(grad: Tensor, pre: Tensor, width: float) -> Tensor:
     return grad * s * (1 - s) / width
 
 
+def _clip(grad: Tensor, pre: Tensor, width: float) -> Tensor:
+    return grad * _indicator(torch.le, pre.abs(), width)
+
+
+def _indicator(comparison: Callable[..., Tensor], x: Tensor, y: float) -> Tensor:
+    """1 where a comparison holds, else 0, in the dtype of x: written at once, several times faster than through booleans."""
+    return comparison(x, y, out=torch.empty_like(x))
+
+
 SURROGATES: dict[str, Surrogate] = {
     "sigmoid": Surrogate(_sigmoid, 1, "Eq. 6 at width 1; the width is the temperature"),
-    "clip": Surrogate(lambda grad, pre, width: grad * (pre.abs() <= width), 1, "gradient 1 on |x| <= width"),
+    "clip": Surrogate(_clip, 1, "gradient 1 on |x| <= width"),
     "identity": Surrogate(lambda grad, pre, width: grad, 1, "straight-through, Bengio et al. (arXiv 1308.3432)"),
     "reference_code": Surrogate(
         lambda grad, pre, width: grad * (1 - grad), 0, "github.com/hc495/Binary_Autoencoder: g (1 - g), g incoming"
@@ -38,8 +47,9 @@ SURROGATES: dict[str, Surrogate] = {
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(pre: Tensor, at_zero: Tensor, surrogate: str, width: float) -> Tensor:  # noqa: ARG004
-        bits = ((pre > 0) | ((pre == 0) & (at_zero > 0.5))).to(pre.dtype)
-        return torch.where(pre.isnan(), pre, bits)  # a model that has gone wrong must not look well behind a splice
+        positive, zero = _indicator(torch.gt, pre, 0), _indicator(torch.eq, pre, 0)
+        bits = positive.addcmul_(zero, (at_zero > 0.5).to(pre.dtype))
+        return bits.add_(pre.clamp(0, 0))  # NaN stay NaN: a model that has gone wrong must not look well behind a splice
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, float], output: Tensor) -> None:  # noqa: ARG004

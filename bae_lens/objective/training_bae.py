@@ -16,6 +16,7 @@ from bae_lens.model.binarize import step
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss, marginal_entropy
+from bae_lens.objective.sparse_products import decode_linear, encode_linear
 
 DENSE = 0.1
 """A feature that is on more often than this is dense."""
@@ -136,12 +137,17 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def process_sae_in(self, sae_in: Tensor) -> Tensor:
         """Normalised vectors, less b_dec where the configuration says so."""
         x = self.run_time_activation_norm_fn_in(self.hook_sae_input(self.reshape_fn_in(sae_in.to(self.dtype))))
-        return (x - self.data_mean) * self.data_scale - self.b_dec * self.cfg.apply_b_dec_to_input
+        normalized = (x - self.data_mean) * self.data_scale
+        return normalized - self.b_dec if self.cfg.apply_b_dec_to_input else normalized  # b_dec wants gradients, vectors do not
+
+    @override
+    def encode_linear(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_bits"]:
+        return encode_linear(x, self.W_enc, self.b_enc)
 
     @override
     def decode(self, feature_acts: Float[Tensor, "... d_sae"]) -> Float[Tensor, "..."]:
         """Reconstructions ``(..., d_in)`` of features, in the data's own units."""
-        normalized = feature_acts @ self.W_dec + self.b_dec
+        normalized = decode_linear(feature_acts, self.W_dec, self.b_dec)
         out = self.hook_sae_recons(normalized / self.data_scale + self.data_mean)
         return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
 

@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss, marginal_entropy
 
 
@@ -16,18 +15,6 @@ def entropy_by_loops(bits):
     for column in bits.T.tolist():
         p = sum(column) / len(column)
         total -= sum(q * math.log2(q) for q in (p, 1 - p) if q > 0)
-    return total
-
-
-def covariance_by_loops(bits):
-    columns = bits.T.tolist()
-    n = len(columns[0])
-    means = [sum(c) / n for c in columns]
-    total = 0.0
-    for i, a in enumerate(columns):
-        for j, b in enumerate(columns):
-            if i != j:
-                total += abs(sum((x - means[i]) * (y - means[j]) for x, y in zip(a, b, strict=True)) / (n - 1))
     return total
 
 
@@ -60,16 +47,3 @@ def test_the_entropy_loss_has_a_finite_gradient_at_zero_and_one(form):
 def test_the_gradient_of_the_entropy_is_that_of_finite_differences():
     mean = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda m: entropy_loss(m, "bernoulli"), mean)
-
-
-@pytest.mark.parametrize("samples", [2, 7, 64])
-def test_covariance_is_the_sum_over_all_pairs_of_different_bits(samples):
-    bits = random_bits(samples)
-    bits[:, 3] = bits[:, 0]
-    bits[:, 4] = 1 - bits[:, 0]
-    bits[:, 5] = 1
-    assert covariance_loss(bits).item() == pytest.approx(covariance_by_loops(bits), rel=1e-10)
-
-
-def test_covariance_of_a_single_sample_is_zero():
-    assert covariance_loss(random_bits(1)).item() == 0
