@@ -3,6 +3,7 @@
 from sae_lens import register_sae_class, register_sae_training_class
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
+from bae_lens.activations.dataset import ActivationDataset, save_activations
 from bae_lens.activations.harvest import Activations, harvest
 from bae_lens.activations.models import load_model
 from bae_lens.activations.text import read_documents, split_documents, tokenize
@@ -12,10 +13,13 @@ from bae_lens.intervene.steer import steer
 from bae_lens.model.bae import BAE
 from bae_lens.model.binarize import SURROGATES
 from bae_lens.model.config import BAEConfig
+from bae_lens.model.store import load, save
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
-from bae_lens.training.trainer import TrainerConfig, load, save, train
+from bae_lens.training.config import TrainerConfig
+from bae_lens.training.schedules import Schedule
+from bae_lens.training.trainer import train
 from bae_lens.version import __version__
 
 if BAEConfig.architecture() not in SAE_CLASS_REGISTRY:  # SAELens refuses a second registration, a reload needs none
@@ -26,8 +30,10 @@ if TrainingBAEConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
 __all__ = [
     "BAE",
     "SURROGATES",
+    "ActivationDataset",
     "Activations",
     "BAEConfig",
+    "Schedule",
     "TrainerConfig",
     "TrainingBAE",
     "TrainingBAEConfig",
@@ -40,6 +46,7 @@ __all__ = [
     "read_documents",
     "recipes",
     "save",
+    "save_activations",
     "split_documents",
     "steer",
     "tokenize",

@@ -70,6 +70,14 @@ def new_directory(path: str | Path, *, replace: Collection[str] = ()) -> Iterato
     shutil.rmtree(old, ignore_errors=True)
 
 
+def move_into(source: Path, target: Path, names: Collection[str]) -> None:
+    """Moves files from one directory into another of the same disk, in this order, and removes the first."""
+    for name in names:
+        (source / name).replace(target / name)
+    _sync(target)
+    shutil.rmtree(source)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes a whole text file, replacing what was there in one step."""
     path = Path(path).expanduser().absolute()

@@ -25,7 +25,7 @@ def saelens_config(recipe, hook_name, steps):
     """The recipe in the words of SAELens' runner."""
     trainer = recipe.trainer
     return LanguageModelSAERunnerConfig(
-        sae=dataclasses.replace(recipe.sae, entropy_delay_steps=round(trainer.entropy_delay * steps)),
+        sae=dataclasses.replace(recipe.sae, entropy_delay_steps=round(trainer.entropy_schedule.delay * steps)),
         model_name="local",
         hook_name=hook_name,
         is_dataset_tokenized=False,
@@ -36,8 +36,8 @@ def saelens_config(recipe, hook_name, steps):
         store_batch_size_prompts=32,
         n_batches_in_buffer=16,
         lr=trainer.learning_rate,
-        lr_warm_up_steps=trainer.warm_up_steps,
-        lr_decay_steps=round(trainer.decay_share * steps),
+        lr_warm_up_steps=trainer.learning_rate_schedule.warm_up,
+        lr_decay_steps=round(trainer.learning_rate_schedule.decay * steps),
         lr_end=0.0,
         seed=trainer.seed,
         exclude_special_tokens=True,

@@ -13,7 +13,9 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
 from bae_lens.checks import check_activations, check_known
-from bae_lens.training.trainer import TrainerConfig, fit_normalization, own_generators
+from bae_lens.training.config import TrainerConfig
+from bae_lens.training.schedules import in_steps
+from bae_lens.training.trainer import fit_normalization, own_generators
 
 
 class Baseline(NamedTuple):
@@ -68,15 +70,15 @@ def train_baseline(
     with own_generators(trainer.device):
         torch.manual_seed(trainer.seed)
         sae = get_sae_training_class(baseline.architecture)[0](cfg)
-    steps = trainer.total_steps(len(activations))
+    steps, schedule = trainer.total_steps(len(activations)), trainer.learning_rate_schedule
     SAETrainer(
         SAETrainerConfig(
             total_training_samples=steps * trainer.batch_size,
             train_batch_size_samples=trainer.batch_size,
             lr=trainer.learning_rate,
             lr_end=trainer.learning_rate / 10,
-            lr_warm_up_steps=min(trainer.warm_up_steps, steps // 4),
-            lr_decay_steps=round(trainer.decay_share * steps),
+            lr_warm_up_steps=min(round(in_steps(schedule.warm_up, steps)), steps // 4),
+            lr_decay_steps=round(in_steps(schedule.decay, steps)) if schedule.shape == "wsd" else 0,
             device=trainer.device,
             dead_feature_window=min(1000, max(1, steps // 10)),
         ),

@@ -27,7 +27,8 @@ from bae_lens.demo.corpus import python_docs
 from bae_lens.demo.describe import Row, Steered, describe, describe_contexts, describe_fidelity, describe_steering, table
 from bae_lens.files import check_output_directory, check_writable, new_directory, write_json, write_text
 from bae_lens.intervene.inspect import Inspection
-from bae_lens.training.trainer import Recipe, Trained
+from bae_lens.training.config import Recipe
+from bae_lens.training.trainer import Trained
 
 EMBEDDED_HOOK = "blocks.1.hook_resid_pre"
 EMBEDDED_ENTROPY_WEIGHT = 0.2

@@ -30,6 +30,9 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
     """alpha_c."""
     entropy_floor: float = 0.0
     """In bits: where the minibatch's entropy is below it, the entropy term is 0 (`entropy_threshold` of the published code)."""
+    entropy_batch_share: float = 1.0
+    """Share of the minibatch in the mean whose entropy is the loss; the rest is the prior that runs over earlier minibatches.
+    1: the minibatch alone (Eq. 4). The gradient is always the minibatch's own."""
     entropy_delay_steps: int = 0
     """For so many first steps the entropy's weight is 0."""
     init: str = "default"
@@ -53,6 +56,8 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        if not 0 < self.entropy_batch_share <= 1:
+            raise ValueError(f"entropy_batch_share must be over 0 and at most 1, got {self.entropy_batch_share}")
         if self.init == "data" and not self.encoder_bias:
             raise ValueError('init="data" sets the thresholds of the bits, which needs encoder_bias=True')
         if not 0 <= self.init_density < 0.5:

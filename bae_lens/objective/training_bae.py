@@ -47,15 +47,18 @@ class BatchMetrics(NamedTuple):
 def batch_metrics(
     bits: Float[Tensor, "batch d_bits"], x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
 ) -> BatchMetrics:
-    """Metrics of a minibatch, all in fp32 or float64."""
-    mean = bits.float().mean(0)
+    """Metrics of a minibatch, all in fp32 or float64; the FVU of equal vectors is NaN or infinite."""
     x = x.float()
     residual = (x - x_hat.float()).pow(2).sum()
-    variance = (x - x.mean(0)).pow(2).sum()
+    return code_metrics(bits.float().mean(0), residual / (x - x.mean(0)).pow(2).sum())
+
+
+def code_metrics(mean: Float[Tensor, " d_bits"], fvu: Float[Tensor, ""]) -> BatchMetrics:
+    """Metrics of a code whose bits have this mean."""
     dead = (mean == 0) | (mean == 1)
     return BatchMetrics(
         entropy=marginal_entropy(mean),
-        fvu=residual / variance,
+        fvu=fvu,
         live=(~dead).sum(),
         dead=dead.sum(),
         stuck_at_one=(mean == 1).sum(),
@@ -224,7 +227,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         with torch.autocast(bits.device.type, enabled=False):
             bits = bits.flatten(0, -2)
             bits = bits if bits.dtype == torch.float64 else bits.float()
-            entropy = entropy_loss(bits.mean(0), self.cfg.entropy_form)
+            entropy = entropy_loss(self._entropy_mean(bits), self.cfg.entropy_form)
             weight = step_input.coefficients["entropy"]
             if step_input.n_training_steps < self.cfg.entropy_delay_steps:
                 weight = 0.0
@@ -234,6 +237,14 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             if step_input.coefficients["covariance"]:
                 losses["covariance_loss"] = step_input.coefficients["covariance"] * covariance_loss(bits)
         return losses
+
+    def _entropy_mean(self, bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, " d_bits"]:
+        """The mean whose entropy is the loss: the minibatch's, or mixed with the running prior."""
+        mean = bits.mean(0)
+        if self.cfg.entropy_batch_share == 1 or not self._prior_has_begun():
+            return mean
+        mixed = torch.lerp(self.prior.to(mean.dtype), mean.detach(), self.cfg.entropy_batch_share)
+        return mean + (mixed - mean.detach())
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
@@ -267,11 +278,12 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     @torch.no_grad()
     def _follow_prior(self, bits: Float[Tensor, "... d_bits"]) -> None:
         rows = bits.flatten(0, -2)
-        mean = rows.float().mean(0)
-        # a trainer that resumes gives the loaded weights a fresh configuration: the prior itself says whether it has begun
-        begun = self.cfg.prior_samples > 0 or bool((self.prior != 0.5).any())
-        self.prior.lerp_(mean, PRIOR_MOMENTUM if begun else 1.0)
+        self.prior.lerp_(rows.float().mean(0), PRIOR_MOMENTUM if self._prior_has_begun() else 1.0)
         self.cfg.prior_samples += len(rows)
+
+    def _prior_has_begun(self) -> bool:
+        # a trainer that resumes gives the loaded weights a fresh configuration: the prior itself says whether it has begun
+        return self.cfg.prior_samples > 0 or bool((self.prior != 0.5).any())
 
 
 def _directions(centred: Tensor, count: int, generator: torch.Generator) -> Tensor:

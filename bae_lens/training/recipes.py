@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from bae_lens.checks import check_known
 from bae_lens.objective.config import TrainingBAEConfig
-from bae_lens.training.trainer import Recipe, TrainerConfig
+from bae_lens.training.config import Recipe, TrainerConfig
+from bae_lens.training.schedules import Schedule
 
 
 class PaperUse(NamedTuple):
@@ -122,9 +123,8 @@ def _published(
         steps=steps,
         epochs=None if steps else set_up.epochs,
         learning_rate=5e-4,
-        warm_up_steps=0,
-        decay_share=0.0,
-        entropy_delay=set_up.delay_epochs / set_up.epochs,
+        learning_rate_schedule=Schedule(),
+        entropy_schedule=Schedule(delay=set_up.delay_epochs / set_up.epochs),
         center=False,
         rescale=False,
         fold_polarity=False,

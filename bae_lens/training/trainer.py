@@ -1,167 +1,105 @@
-"""Trains a BAE on activations in memory and gives back one that takes raw activations."""
+"""Trains a BAE and gives back one that takes raw activations; a run in a directory goes on from where it was."""
 
 import dataclasses
-import json
 import math
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from sae_lens.saes.sae import SAEMetadata, TrainStepInput
+from sae_lens.saes.sae import SAEMetadata, TrainStepInput, TrainStepOutput
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from bae_lens.checks import check_activations
-from bae_lens.files import check_output_directory, new_directory
 from bae_lens.model.bae import BAE
-from bae_lens.model.config import BAEConfig
 from bae_lens.model.transforms import fold_polarity
-from bae_lens.objective.config import TrainingBAEConfig
-from bae_lens.objective.training_bae import TrainingBAE
+from bae_lens.objective.training_bae import BatchMetrics, TrainingBAE, code_metrics
+from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
+from bae_lens.training.config import Recipe, TrainerConfig
+from bae_lens.training.data import START_SAMPLES, Source, Vectors, as_source
+from bae_lens.training.memory import check_memory
+from bae_lens.training.metrics import HistoryRow, Log, ValidationRow
+from bae_lens.training.run_directory import RunDirectory
 
-START_SAMPLES = 8192
-"""Vectors that a start from data sees; a share of 0.005 of them is still 40."""
-
-
-@dataclass(kw_only=True)
-class TrainerConfig:
-    """How to train: length, optimiser, schedule, what is done to the data before and to the weights after."""
-
-    steps: int | None = None
-    """Optimiser steps; or give `epochs`."""
-    epochs: float | None = None
-    """Passes over the training vectors."""
-    batch_size: int = 512
-    learning_rate: float = 4e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    warm_up_steps: int = 200
-    """The learning rate grows linearly over so many first steps."""
-    decay_share: float = 0.3
-    """Share of the run, at its end, over which the learning rate falls linearly to 0 (warm-up-stable-decay)."""
-    entropy_delay: float = 0.25
-    """Share of the run for which the entropy's weight is 0."""
-    center: bool = True
-    """Subtract the training mean; folded into the weights at the end."""
-    rescale: bool = True
-    """Divide so that the mean of |x - mean|^2 is d_in; folded into the weights at the end."""
-    fold_polarity: bool = True
-    """Turn round the features that are on more than half the time, at the end."""
-    seed: int = 0
-    device: str = "cpu"
-    log_every: int = 100
-    """Steps between two rows of the history."""
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
-        for name in ("steps", "epochs", "batch_size", "learning_rate", "log_every"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive, got {value}")
-        for name in ("steps", "batch_size", "log_every", "warm_up_steps", "seed"):
-            value = getattr(self, name)
-            if value is not None and value != int(value):
-                raise ValueError(f"{name} must be a whole number, got {value}")
-        for name in ("decay_share", "entropy_delay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share of the run, from 0 to 1; got {getattr(self, name)}")
-
-    def total_steps(self, samples: int) -> int:
-        """Optimiser steps for so many training vectors."""
-        return self.steps or max(1, round((self.epochs or 0) * samples / self.batch_size))
-
-
-class Recipe(NamedTuple):
-    """A whole configuration: what is trained for, and how."""
-
-    sae: TrainingBAEConfig
-    trainer: TrainerConfig
+VALIDATION_SAMPLES = 8192
+"""Validation vectors that are encoded at a time."""
 
 
 class Normalization(NamedTuple):
     """The affine map that training sees the activations through: x -> (x - mean) * scale."""
 
     mean: Float[Tensor, " d_in"]
+    """In float64."""
     scale: float
-
-
-class HistoryRow(NamedTuple):
-    """A minibatch's losses and metrics at one step."""
-
-    step: int
-    loss: float
-    mse_loss: float
-    entropy_loss: float
-    covariance_loss: float
-    fvu: float
-    entropy: float
-    live: int
-    dense: int
-    l0: float
 
 
 class Trained(NamedTuple):
     """What training gives back."""
 
     bae: BAE
-    """Takes raw activations; its prior is that of the training set."""
+    """Takes raw activations; its prior is that of the training set (of a stream: of its last vectors)."""
     history: list[HistoryRow]
+    validation: list[ValidationRow]
     flipped: list[int]
     """Features that the polarity fold turned round."""
 
 
 def train(
-    activations: Float[Tensor, "samples d_in"],
+    activations: Vectors,
     recipe: Recipe,
     *,
+    validation: Float[Tensor, "held_out d_in"] | None = None,
     metadata: dict[str, Any] | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> Trained:
-    """Trains a BAE on activations in memory.
+    """Trains a BAE.
+
+    With `out`, the directory holds the whole run: recipe.json, metrics.jsonl, checkpoints/, and at the end the BAE in SAELens'
+    format. Ctrl-C then leaves a checkpoint, and ``resume=True`` goes on from the last one: on one kind of device, the numbers
+    are those of an undisturbed run, bit for bit.
 
     Args:
-        activations: Raw vectors ``(samples, d_in)``.
+        activations: Raw vectors: a tensor ``(samples, d_in)``, an `ActivationDataset`, or an iterable of chunks ``(any, d_in)``
+            in the order of training (normalised by its first vectors).
         recipe: See `bae_lens.recipes`.
+        validation: Raw vectors that are never trained on ``(held_out, d_in)``; their metrics are logged.
         metadata: SAELens' metadata: hook_name, model_name, context_size, prepend_bos and so on.
-        out: Directory to save the BAE to, in SAELens' format; checked before training, written whole at its end.
+        out: A directory that does not exist yet, or is empty, or holds this run (with `resume`).
+        resume: Go on with the run in `out`, or begin it; a run that has ended is read, not repeated.
 
     Raises:
-        TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite.
-        FileExistsError, PermissionError: If `out` holds another run, or cannot be written.
-        FloatingPointError: If the loss is NaN or infinite on a logging step (which one is said).
+        TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite; if a
+            schedule does not fit the run; if the run in `out` has another recipe or other data (every difference is named).
+        MemoryError: If the device's free memory does not hold the training (with the estimate).
+        FileExistsError, PermissionError: If `out` holds something else, or cannot be written.
+        FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
+        KeyboardInterrupt: After Ctrl-C, at the end of a step; a second one does not wait.
     """
     cfg = recipe.trainer
-    if out is not None:
-        out = check_output_directory(out)
-    check_activations(activations, recipe.sae.d_in)
-    if activations.dim() != 2:
-        raise ValueError(
-            f"activations must be vectors (samples, d_in), got shape {tuple(activations.shape)}: flatten them first"
-        )
-    if len(activations) < cfg.batch_size:
-        raise ValueError(f"{len(activations)} vectors are fewer than one batch of {cfg.batch_size}")
-    steps = cfg.total_steps(len(activations))
-    sae_cfg = dataclasses.replace(
-        recipe.sae,
-        device=cfg.device,
-        entropy_delay_steps=round(cfg.entropy_delay * steps),
-        metadata=SAEMetadata(**(metadata or {})),
-    )
-    with own_generators(cfg.device):
-        torch.manual_seed(cfg.seed)
-        sae = TrainingBAE(sae_cfg)
-    norm = fit_normalization(activations, cfg)
-    history = _optimize(sae, activations, norm, cfg, steps, progress)
-    sae.set_normalization(norm.mean, norm.scale)
-    trained = _finish(sae, activations, cfg, history)
-    if out is not None:
-        save(trained.bae, out)
-    return trained
+    directory = None if out is None else RunDirectory.open(out, recipe, resume)
+    if directory is not None and directory.is_finished():
+        return Trained(directory.load_bae(cfg.device), *_by_split(directory.log()), directory.flipped())
+    source = as_source(activations, cfg.device)
+    source.check(recipe.sae.d_in, cfg.batch_size)
+    if validation is not None:
+        check_activations(validation, recipe.sae.d_in, "validation activations")
+    steps = cfg.total_steps(source.samples)
+    check_memory(recipe.sae, cfg.batch_size, cfg.device)
+    norm = _fit(source, cfg)
+    if directory is not None:
+        directory.begin(norm.mean, norm.scale, source.samples)
+    run = _Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory)
+    if directory is not None and resume:
+        run.go_on()
+    run.optimize(progress)
+    return run.finish()
 
 
 def own_generators(device: str) -> AbstractContextManager[None]:
@@ -175,73 +113,244 @@ def fit_normalization(x: Float[Tensor, "samples d_in"], cfg: TrainerConfig) -> N
     Raises:
         ValueError: If all vectors are equal.
     """
-    mean = x.double().mean(0).to(x.dtype).double()  # rounded as the data are, so that the fold undoes exactly what was done
+    return _fit(as_source(x, "cpu"), cfg)
+
+
+def _fit(source: Source, cfg: TrainerConfig) -> Normalization:
+    count, total, dtype = 0, torch.zeros(()), torch.float32
+    for chunk in source.known():
+        count, total = count + len(chunk), total + chunk.double().sum(0).cpu()
+        dtype = chunk.dtype
+    mean = (total / count).to(dtype).double()  # rounded as the data are, so that the fold undoes exactly what was done
     mean = mean if cfg.center else torch.zeros_like(mean)
-    energy = sum((batch.double() - mean).pow(2).sum().item() for batch in x.split(65536)) / len(x)
+    energy = sum((chunk.cpu().double() - mean).pow(2).sum().item() for chunk in source.known()) / count
     if energy == 0:
-        raise ValueError(f"the {len(x)} activations are all equal: there is nothing to learn from them")
-    return Normalization(mean, math.sqrt(x.shape[1] / energy) if cfg.rescale else 1.0)
+        raise ValueError(f"the {count} activations are all equal: there is nothing to learn from them")
+    return Normalization(mean, math.sqrt(len(mean) / energy) if cfg.rescale else 1.0)
 
 
-def _optimize(
-    sae: TrainingBAE, x: Tensor, norm: Normalization, cfg: TrainerConfig, steps: int, progress: bool
-) -> list[HistoryRow]:
-    device = torch.device(cfg.device)
-    generator = torch.Generator().manual_seed(cfg.seed)
-    data = ((x.to(device) - norm.mean.to(device, x.dtype)) * norm.scale).to(sae.dtype)
-    if sae.awaits_data():
-        sae.start_from(data[torch.randperm(len(data), generator=generator)[:START_SAMPLES].to(device)], generator)
-        sae.set_normalization(torch.zeros_like(sae.data_mean), 1.0)  # the data are normalised already, by all of them
-    trainable = [p for p in sae.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=cfg.learning_rate, betas=(cfg.beta1, cfg.beta2), fused=True)
-    coefficients = {"entropy": sae.cfg.entropy_weight, "covariance": sae.cfg.covariance_weight}
-    batches = _batches(len(data), cfg.batch_size, generator)
-    history: list[HistoryRow] = []
-    bar = tqdm(range(steps), desc="BAE", unit="step", disable=not progress)
-    for number in bar:
-        optimizer.param_groups[0]["lr"] = cfg.learning_rate * _warm_up_stable_decay(number, steps, cfg)
-        logging = number % cfg.log_every == 0 or number == steps - 1
-        output = sae.training_forward_pass(TrainStepInput(data[next(batches).to(device)], coefficients, None, number, logging))
-        optimizer.zero_grad()
+def _new_bae(recipe: Recipe, steps: int, metadata: dict[str, Any] | None) -> TrainingBAE:
+    delay = recipe.trainer.entropy_schedule.delay
+    sae_cfg = dataclasses.replace(
+        recipe.sae,
+        device=recipe.trainer.device,
+        entropy_delay_steps=round(delay if isinstance(delay, int) else delay * steps),
+        metadata=SAEMetadata(**(metadata or {})),
+    )
+    with own_generators(recipe.trainer.device):
+        torch.manual_seed(recipe.trainer.seed)
+        return TrainingBAE(sae_cfg)
+
+
+@dataclasses.dataclass
+class _Run:
+    """Training in progress."""
+
+    sae: TrainingBAE
+    source: Source
+    norm: Normalization
+    cfg: TrainerConfig
+    steps: int
+    validation: Tensor | None
+    directory: RunDirectory | None
+
+    def __post_init__(self) -> None:
+        self.step = 0
+        self.generator = torch.Generator().manual_seed(self.cfg.seed)
+        self.source.begin(self.cfg.batch_size, self.generator)
+        self.mean = self.norm.mean.to(self.cfg.device)
+        if self.sae.awaits_data():
+            self.sae.start_from(self.normalized(self.source.sample(START_SAMPLES)), self.generator)
+            self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)  # the vectors come normalised already
+        trainable = [p for p in self.sae.parameters() if p.requires_grad]
+        betas = (self.cfg.beta1, self.cfg.beta2)
+        self.optimizer = torch.optim.Adam(trainable, lr=self.cfg.learning_rate, betas=betas, fused=True)
+        config = {"recipe": Recipe(self.sae.cfg, self.cfg).to_dict()}
+        self.log = Log(self.directory.metrics if self.directory else None, self.cfg.log_to, config)
+        self.watch = LossWatch()
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """Raw vectors as the weights see them."""
+        x = x.to(self.cfg.device, non_blocking=True)
+        x = x if x.dtype == torch.float64 else x.float()
+        return ((x - self.mean.to(x.dtype)) * self.norm.scale).to(self.sae.dtype)
+
+    def go_on(self) -> None:
+        """Takes up the last whole checkpoint, if there is one."""
+        assert self.directory is not None
+        checkpoint = read_last_checkpoint(self.directory.checkpoints)
+        if checkpoint is not None:
+            checkpoint.restore(self.sae, self.optimizer, self.source)
+            self.step = checkpoint.step
+        self.log.resume_at(self.step)
+
+    def optimize(self, progress: bool) -> None:
+        """All steps that are left."""
+        bar = tqdm(total=self.steps, initial=self.step, desc="BAE", unit="step", disable=not progress)
+        try:
+            with bar, interruption() as interrupted:
+                while self.step < self.steps:
+                    if interrupted():
+                        self._leave()
+                    self._train_step(bar)
+                    bar.update()
+        finally:
+            self.log.close()
+
+    def _train_step(self, bar: Any) -> None:
+        cfg, step, last = self.cfg, self.step, self.step == self.steps - 1
+        rate = cfg.learning_rate * cfg.learning_rate_schedule.factor(step, self.steps)
+        coefficients = {
+            "entropy": self.sae.cfg.entropy_weight * cfg.entropy_schedule.factor(step, self.steps),
+            "covariance": self.sae.cfg.covariance_weight * cfg.covariance_schedule.factor(step, self.steps),
+        }
+        logging = step % cfg.log_every == 0 or last
+        self.optimizer.param_groups[0]["lr"] = rate
+        batch = self.normalized(self.source.next_batch())
+        output = self.sae.training_forward_pass(TrainStepInput(batch, coefficients, None, step, logging))
+        self.watch.see(step, output.losses)
+        if logging or batch.device.type == "cpu":  # looking waits for the device
+            self._stop_if_not_finite()
+        self.optimizer.zero_grad()
         output.loss.backward()
-        optimizer.step()
+        self.optimizer.step()
+        self.step += 1
         if logging:
-            history.append(_history_row(number, output))
-            bar.set_postfix(fvu=f"{history[-1].fvu:.3f}", bits=f"{history[-1].entropy:.1f}", live=history[-1].live)
-    return history
+            row = _history_row(step, output, rate)
+            self.log.add(row)
+            bar.set_postfix(fvu=f"{row.fvu:.3f}", bits=f"{row.entropy:.1f}", live=row.live)
+        if self.validation is not None and (self.step % cfg.validate_every == 0 or last):
+            self.log.add(self._validate(self.validation))
+        if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
+            self._checkpoint()
+
+    def _checkpoint(self) -> Path | None:
+        """Writes one, unless training has gone wrong already; its path."""
+        assert self.directory is not None
+        self._stop_if_not_finite()
+        if not all(bool(p.isfinite().all()) for p in self.sae.parameters()):
+            return None  # the next step's loss says so, and names the last good one
+        return write_checkpoint(
+            self.directory.checkpoints, self.step, self.sae, self.optimizer, self.source, self.cfg.keep_checkpoints
+        )
+
+    def _leave(self) -> None:
+        where = "there was no directory to save it to"
+        if self.directory is not None and self._checkpoint() is not None:
+            where = f"train(..., out={str(self.directory.path)!r}, resume=True) goes on from there"
+        raise KeyboardInterrupt(f"training was interrupted after {self.step} of {self.steps} steps; {where}")
+
+    def _stop_if_not_finite(self) -> None:
+        problem = self.watch.problem()
+        if problem is None:
+            return
+        good = None if self.directory is None else self.directory.last_checkpoint_before(problem.step)
+        known = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
+        raise FloatingPointError(f"{problem.what}: try a lower learning rate; {known}")
+
+    @torch.no_grad()
+    def _validate(self, validation: Tensor) -> ValidationRow:
+        ones, residual = torch.zeros(self.sae.d_bits, dtype=torch.long, device=self.sae.device), 0.0
+        variance = sum(column.double().sub(column.double().mean()).pow(2).sum().item() for column in validation.T)
+        for chunk in validation.split(VALIDATION_SAMPLES):
+            x = self.normalized(chunk)
+            bits, _ = self.sae.encode_bits(x)
+            x_hat = self.sae.decode(self.sae.bits_to_features(bits))
+            residual += (x_hat - x).double().pow(2).sum().item() / self.norm.scale**2
+            ones += (bits > 0.5).sum(0)
+        fvu = torch.tensor(residual / variance if variance else math.nan)
+        return ValidationRow(self.step, **_numbers(code_metrics((ones.double() / len(validation)).float(), fvu)))
+
+    def finish(self) -> Trained:
+        """The inference BAE, saved where there is a directory."""
+        self.sae.set_normalization(self.norm.mean, self.norm.scale)
+        bae = to_inference(self.sae)
+        _estimate(bae, self.source)
+        foldable = self.cfg.fold_polarity and not bae.cfg.apply_b_dec_to_input
+        flipped = fold_polarity(bae).flipped if foldable else []
+        if self.directory is not None:
+            self.directory.finish(bae, flipped)
+        return Trained(bae, *_by_split(self.log), flipped)
 
 
-def _history_row(number: int, output: Any) -> HistoryRow:
-    loss = output.loss.item()
-    if not math.isfinite(loss):
-        terms = ", ".join(f"{name} {value.item():.3g}" for name, value in output.losses.items())
-        raise FloatingPointError(f"the loss is {loss} at step {number} ({terms}): try a lower learning rate")
-    losses = {name: value.item() for name, value in output.losses.items()}
-    metrics = {name: output.metrics[name].item() for name in ("fvu", "entropy", "live", "dense", "l0")}
-    return HistoryRow(step=number, loss=loss, **losses, **metrics)
+def _estimate(bae: BAE, source: Source) -> None:
+    """Prior and mean norm over the vectors that are known."""
+    ones, count, norms = torch.zeros(bae.d_bits, dtype=torch.long, device=bae.device), 0, 0.0
+    for chunk in source.known():
+        norms += chunk.norm(dim=1).double().sum().item()
+        count += len(chunk)
+        for rows in chunk.split(4096):
+            ones += (bae.bits(rows.to(bae.device)) > 0.5).sum(0)
+    bae.set_prior(ones, count)
+    bae.cfg.metadata.mean_activation_norm = norms / count
 
 
-def _batches(samples: int, batch_size: int, generator: torch.Generator):
-    """Endless batches of indices; each pass in a random order, its last incomplete batch left out."""
-    while True:
-        order = torch.randperm(samples, generator=generator)
-        yield from order[: samples - samples % batch_size].split(batch_size)
+def _by_split(log: Log) -> tuple[list[HistoryRow], list[ValidationRow]]:
+    history = [row for row in log.rows if isinstance(row, HistoryRow)]
+    return history, [row for row in log.rows if isinstance(row, ValidationRow)]
 
 
-def _warm_up_stable_decay(number: int, steps: int, cfg: TrainerConfig) -> float:
-    warm_up = (number + 1) / cfg.warm_up_steps if cfg.warm_up_steps else 1.0
-    decay = (steps - number) / (cfg.decay_share * steps) if cfg.decay_share else 1.0
-    return min(1.0, warm_up, decay)
+def _history_row(step: int, output: TrainStepOutput, learning_rate: float) -> HistoryRow:
+    losses: Any = output.losses
+    losses = {name: loss.item() for name, loss in losses.items()}
+    metrics: Any = output.metrics
+    metrics = _numbers(BatchMetrics(**metrics))
+    return HistoryRow(step=step, loss=output.loss.item(), **losses, **metrics, learning_rate=learning_rate)
 
 
-def _finish(sae: TrainingBAE, x: Tensor, cfg: TrainerConfig, history: list[HistoryRow]) -> Trained:
-    """The inference BAE of a trained one: normalisation folded in, prior estimated, polarity folded."""
-    bae = to_inference(sae)
-    bae.estimate_prior(x)
-    foldable = cfg.fold_polarity and not bae.cfg.apply_b_dec_to_input
-    flipped = fold_polarity(bae).flipped if foldable else []
-    bae.cfg.metadata.mean_activation_norm = x.norm(dim=1).double().mean().item()
-    return Trained(bae, history, flipped)
+def _numbers(metrics: BatchMetrics) -> dict[str, Any]:
+    """Those metrics that a row holds."""
+    return {name: getattr(metrics, name).item() for name in ("fvu", "entropy", "live", "dense", "l0")}
+
+
+class LossWatch:
+    """Remembers the first step at which a loss is not finite, on the device: looking is left to `problem`."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.first: Tensor | None = None
+
+    def see(self, step: int, losses: dict[str, Tensor]) -> None:
+        """Takes the losses of a step."""
+        self.names = list(losses)
+        values = torch.stack([loss.detach().double() for loss in losses.values()])
+        now = torch.cat([values.new_full((1,), step), values])
+        self.first = now if self.first is None else torch.where(self.first[1:].isfinite().all(), now, self.first)
+
+    def problem(self) -> "Problem | None":
+        """The first that was not finite; None while all is well."""
+        step, *values = [0.0] if self.first is None else self.first.tolist()
+        bad = [f"{name} is {value}" for name, value in zip(self.names, values, strict=False) if not math.isfinite(value)]
+        if not bad:
+            return None
+        terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, values, strict=True))
+        return Problem(int(step), f"{' and '.join(bad)} at step {step:.0f} ({terms})")
+
+
+class Problem(NamedTuple):
+    """A loss that was not finite."""
+
+    step: int
+    what: str
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Holds back the first Ctrl-C of the block, and yields what tells whether there was one; a second one strikes at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before, seen = signal.getsignal(signal.SIGINT), threading.Event()
+
+    def note(number: int, frame: Any) -> None:
+        seen.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def to_inference(sae: TrainingBAE) -> BAE:
@@ -253,43 +362,3 @@ def to_inference(sae: TrainingBAE) -> BAE:
     bae.process_state_dict_for_loading(state)
     bae.load_state_dict(state)
     return bae
-
-
-def save(bae: BAE, out: str | Path) -> Path:
-    """Writes a SAELens directory (cfg.json, sae_weights.safetensors), whole or not at all.
-
-    Raises:
-        FileExistsError, PermissionError: If `out` already holds something, or cannot be written.
-    """
-    out = Path(out)
-    with new_directory(out) as directory:
-        bae.save_model(directory)
-    return out
-
-
-def load(path: str | Path, device: str = "cpu", dtype: str | None = None) -> BAE:
-    """Reads a BAE from a SAELens directory, as `SAE.load_from_disk` does, with errors that name the file.
-
-    Raises:
-        FileNotFoundError: If the directory or one of its files is missing.
-        ValueError: If a file is truncated, of another architecture, or does not belong to this configuration.
-    """
-    from safetensors import SafetensorError
-
-    path = Path(path).expanduser()
-    for name in ("cfg.json", "sae_weights.safetensors"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} is no SAE's directory: it has no {name}")
-    try:
-        cfg = json.loads((path / "cfg.json").read_text(encoding="utf-8"))
-        architecture = cfg.get("architecture")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path / 'cfg.json'} is not whole: {error}") from error
-    if architecture != BAEConfig.architecture():
-        raise ValueError(f"{path / 'cfg.json'} is of architecture {architecture!r}, not 'bae': load it with SAE.load_from_disk")
-    try:
-        return BAE.load_from_disk(path, device=device, dtype=dtype)
-    except SafetensorError as error:
-        raise ValueError(f"{path / 'sae_weights.safetensors'} cannot be read: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error

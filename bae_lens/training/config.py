@@ -1,0 +1,114 @@
+"""How a BAE is trained: length, optimiser, schedules, what is done to the data before and to the weights after."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bae_lens.objective.config import TrainingBAEConfig
+from bae_lens.training.metrics import check_loggers
+from bae_lens.training.schedules import Schedule
+
+FREE_ON_RESUME = ("device", "checkpoint_every", "keep_checkpoints", "log_to")
+"""Fields that a resumed run may change: they say nothing of the numbers."""
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """Configuration of `bae_lens.train`. Nothing else is done: gradients are never clipped."""
+
+    steps: int | None = None
+    """Optimiser steps; or give `epochs`."""
+    epochs: float | None = None
+    """Passes over the training vectors."""
+    batch_size: int = 512
+    learning_rate: float = 4e-3
+    """Of Adam, at the schedule's peak."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    learning_rate_schedule: Schedule = field(default_factory=lambda: Schedule(shape="wsd", warm_up=200, decay=0.3))
+    entropy_schedule: Schedule = field(default_factory=lambda: Schedule(delay=0.25))
+    """Of `entropy_weight`; the paper's is 0 for a quarter of the run, and then constant."""
+    covariance_schedule: Schedule = field(default_factory=Schedule)
+    """Of `covariance_weight`; the paper's is constant from the first step."""
+    center: bool = True
+    """Subtract the training mean; folded into the weights at the end."""
+    rescale: bool = True
+    """Divide so that the mean of |x - mean|^2 is d_in; folded into the weights at the end."""
+    fold_polarity: bool = True
+    """Turn round the features that are on more than half the time, at the end."""
+    seed: int = 0
+    device: str = "cpu"
+    log_every: int = 100
+    """Steps between two rows of the metrics."""
+    validate_every: int = 500
+    """Steps between two looks at the validation vectors, where there are any; they are looked at after the last one too."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints, where a directory was given; an interruption writes one too. 0: only then."""
+    keep_checkpoints: int = 2
+    log_to: tuple[str, ...] = ()
+    """"wandb" and "tensorboard", beside the metrics.jsonl of the run's directory."""
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
+        for name in ("steps", "epochs", "batch_size", "learning_rate", "log_every", "validate_every", "keep_checkpoints"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "seed"):
+            value = getattr(self, name)
+            if value is not None and (value != int(value) or value < 0):
+                raise ValueError(f"{name} must be a whole number of at least 0, got {value}")
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2: the bits of one sample have neither entropy nor covariance")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and under 1, got {getattr(self, name)}")
+        for name in ("learning_rate_schedule", "entropy_schedule", "covariance_schedule"):
+            getattr(self, name).check_fits(self.steps or 0, name)
+        self.log_to = tuple(self.log_to)
+        check_loggers(self.log_to)
+
+    def total_steps(self, samples: int | None) -> int:
+        """Optimiser steps for so many training vectors (None: a stream, which has no epochs).
+
+        Raises:
+            ValueError: If a schedule's delay leaves nothing of them.
+        """
+        if self.steps:
+            return self.steps
+        if samples is None:
+            raise ValueError("a stream of activations has no epochs: give steps")
+        steps = max(1, round((self.epochs or 0) * samples / self.batch_size))
+        for name in ("learning_rate_schedule", "entropy_schedule", "covariance_schedule"):
+            getattr(self, name).check_fits(steps, name)
+        return steps
+
+
+class Recipe(NamedTuple):
+    """A whole configuration: what is trained for, and how."""
+
+    sae: TrainingBAEConfig
+    trainer: TrainerConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON values."""
+        sae = {name: value for name, value in self.sae.to_dict().items() if name != "metadata"}
+        return {"sae": sae, "trainer": dataclasses.asdict(self.trainer) | {"log_to": list(self.trainer.log_to)}}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Each field of two `Recipe.to_dict` that differs, with both values; but for those that may change on resume.
+
+    >>> differences({"sae": {"d_sae": 8}}, {"sae": {"d_sae": 16}})
+    ['sae.d_sae was 8 and is 16']
+    """
+    found = []
+    for name in sorted({**before, **now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new and name not in FREE_ON_RESUME:
+            found.append(f"{prefix}{name} was {old!r} and is {new!r}")
+    return found

@@ -1,0 +1,34 @@
+"""How much memory training takes, estimated before any of it is allocated."""
+
+import psutil
+import torch
+
+from bae_lens.objective.config import TrainingBAEConfig
+
+COPIES = 4
+"""Of each weight: itself, its gradient, Adam's two moments."""
+CODES = 12
+"""Of a minibatch's codes at a step's peak: pre-activations, bits, features, their gradients, the covariance's parts."""
+
+
+def training_bytes(sae: TrainingBAEConfig, batch_size: int) -> int:
+    """Bytes that training takes at its peak, in fp32, data apart: weights, gradients, Adam's moments, a minibatch's codes."""
+    d_bits = sae.d_sae * sae.bits_per_feature
+    weights = sae.d_in * (d_bits + sae.d_sae) + 3 * d_bits + sae.d_in
+    return 4 * (COPIES * weights + CODES * batch_size * d_bits + 8 * batch_size * sae.d_in)
+
+
+def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str) -> None:
+    """Raises MemoryError, with the estimate, where a device's free memory does not hold the training."""
+    needed = training_bytes(sae, batch_size)
+    cuda = torch.device(device).type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"training d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size} takes about {_gib(needed)}, "
+            f"{_gib(free)} are free on {device}: lower the expansion, bits_per_feature or batch_size"
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"

@@ -1,0 +1,130 @@
+"""Metrics of a run: rows of a JSON Lines file, and wandb or TensorBoard where they are asked for."""
+
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bae_lens.checks import check_known
+from bae_lens.files import write_text
+
+LOGGERS = ("wandb", "tensorboard")
+MODULES = {"wandb": "wandb", "tensorboard": "tensorboard"}
+
+
+class HistoryRow(NamedTuple):
+    """A minibatch's losses and metrics at one step."""
+
+    step: int
+    loss: float
+    mse_loss: float
+    entropy_loss: float
+    covariance_loss: float
+    fvu: float
+    entropy: float
+    live: int
+    dense: int
+    l0: float
+    learning_rate: float
+
+
+class ValidationRow(NamedTuple):
+    """Metrics of the validation vectors after so many steps."""
+
+    step: int
+    fvu: float
+    entropy: float
+    live: int
+    dense: int
+    l0: float
+
+
+class Log:
+    """Where rows go, each as it is made; `rows` are those of this run, before an interruption too."""
+
+    def __init__(self, path: Path | None, loggers: Sequence[str] = (), config: dict[str, Any] | None = None):
+        self.path = path
+        self.rows: list[HistoryRow | ValidationRow] = []
+        self.sinks = [_SINKS[name](path, config or {}) for name in loggers]
+
+    def resume_at(self, step: int) -> None:
+        """Takes back the rows of an interrupted run up to a step, and drops what it had written after it."""
+        if self.path is None or not self.path.exists():
+            return
+        self.rows = [row for row in map(_row, self.path.read_text(encoding="utf-8").splitlines()) if row and row.step < step]
+        write_text(self.path, "".join(_line(row) for row in self.rows))
+
+    def add(self, row: HistoryRow | ValidationRow) -> None:
+        """Writes a row everywhere."""
+        self.rows.append(row)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+        for log, _ in self.sinks:
+            log({f"{_split(row)}/{name}": value for name, value in row._asdict().items() if name != "step"}, row.step)
+
+    def close(self) -> None:
+        """Ends wandb and TensorBoard."""
+        for _, close in self.sinks:
+            close()
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Raises unless every logger is known and installed.
+
+    Raises:
+        ValueError: If one is unknown.
+        ModuleNotFoundError: If one is not installed.
+    """
+    for name in names:
+        check_known("logger", name, LOGGERS)
+        if importlib.util.find_spec(MODULES[name]) is None:
+            raise ModuleNotFoundError(f"the logger {name!r} needs the package {MODULES[name]}: pip install {MODULES[name]}")
+
+
+def _split(row: HistoryRow | ValidationRow) -> str:
+    return "train" if isinstance(row, HistoryRow) else "validation"
+
+
+def _line(row: HistoryRow | ValidationRow) -> str:
+    values = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row._asdict().items()}
+    return json.dumps({"split": _split(row), **values}, allow_nan=False) + "\n"
+
+
+def _row(line: str) -> HistoryRow | ValidationRow | None:
+    """A row of the file; None for a line that a killed process did not finish."""
+    try:
+        values = json.loads(line)
+        kind = {"train": HistoryRow, "validation": ValidationRow}[values.pop("split")]
+        return kind(**{name: math.nan if v is None else v for name, v in values.items()})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+Sink = tuple[Callable[[dict[str, Any], int], Any], Callable[[], Any]]
+
+
+def _wandb(path: Path | None, config: dict[str, Any]) -> Sink:
+    import wandb
+
+    run = wandb.init(
+        project="bae_lens", name=path.parent.name if path else None, config=config, dir=path.parent if path else None
+    )
+    return lambda values, step: run.log(values, step=step), run.finish
+
+
+def _tensorboard(path: Path | None, config: dict[str, Any]) -> Sink:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    writer = SummaryWriter(str(path.parent / "tensorboard") if path else None)
+
+    def log(values: dict[str, Any], step: int) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return log, writer.close
+
+
+_SINKS: dict[str, Callable[[Path | None, dict[str, Any]], Sink]] = {"wandb": _wandb, "tensorboard": _tensorboard}

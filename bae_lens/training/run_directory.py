@@ -1,0 +1,121 @@
+"""The directory of a run: recipe.json, metrics.jsonl, checkpoints/ and, once it has ended, the BAE in SAELens' format."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bae_lens.files import check_output_directory, move_into, new_directory, write_json
+from bae_lens.model.bae import BAE
+from bae_lens.model.store import BAE_FILES, load
+from bae_lens.training.checkpoints import list_checkpoints, step_of
+from bae_lens.training.config import Recipe, differences
+from bae_lens.training.metrics import Log
+from bae_lens.version import __version__
+
+RECIPE = "recipe.json"
+RESULT = "result.json"
+
+
+@dataclass
+class RunDirectory:
+    """One run's directory.
+
+    Attributes:
+        path: The directory.
+        metrics: Its metrics.jsonl.
+        checkpoints: The directory of its checkpoints.
+    """
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, path: str | Path, recipe: Recipe, resume: bool) -> "RunDirectory":
+        """The directory, before anything is written to it.
+
+        Raises:
+            FileExistsError: If it holds something else, or a run that is not to be resumed.
+            ValueError: If it holds a run of another recipe (each field that differs is named).
+            PermissionError: If it cannot be written.
+        """
+        directory = cls(Path(path).expanduser().absolute(), recipe)
+        holds_run = (directory.path / RECIPE).is_file()
+        if holds_run and not resume:
+            raise FileExistsError(f"{directory.path} already holds something, a run: resume=True goes on with it")
+        if not holds_run:
+            check_output_directory(directory.path)
+            return directory
+        changed = differences(directory._read(RECIPE)["recipe"], _as_json(recipe.to_dict()))
+        if changed:
+            raise ValueError(f"the run in {directory.path} has another recipe: {'; '.join(changed)}")
+        return directory
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics, a JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+    def begin(self, mean: Tensor, scale: float, samples: int | None) -> None:
+        """Writes down what is trained on what; or, where it is, compares the data.
+
+        Raises:
+            ValueError: If the run was begun on other activations.
+        """
+        data = {"samples": samples, "scale": scale, "mean_sha256": hashlib.sha256(mean.numpy().tobytes()).hexdigest()}
+        if (self.path / RECIPE).is_file():
+            changed = differences(self._read(RECIPE)["data"], _as_json(data))
+            if changed:
+                raise ValueError(f"the run in {self.path} was begun on other activations: {'; '.join(changed)}")
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / RECIPE, {"bae_lens": __version__, "recipe": self.recipe.to_dict(), "data": data})
+
+    def last_checkpoint_before(self, step: int) -> Path | None:
+        """The last one whose weights were not yet those of this step."""
+        found = [path for path in list_checkpoints(self.checkpoints) if step_of(path) < step]
+        return found[-1] if found else None
+
+    def log(self) -> Log:
+        """The metrics that were written."""
+        log = Log(self.metrics)
+        log.resume_at(2**62)
+        return log
+
+    def is_finished(self) -> bool:
+        """Whether the BAE is there."""
+        return (self.path / BAE_FILES[-1]).is_file()
+
+    def finish(self, bae: BAE, flipped: list[int]) -> None:
+        """Puts the BAE in place, its configuration last: with that, the run has ended."""
+        write_json(self.path / RESULT, {"flipped": flipped})
+        with new_directory(self.path / "bae") as temporary:
+            bae.save_model(temporary)
+        move_into(self.path / "bae", self.path, BAE_FILES)
+
+    def load_bae(self, device: str) -> BAE:
+        """The BAE of a run that has ended."""
+        return load(self.path, device)
+
+    def flipped(self) -> list[int]:
+        """The features that the polarity fold of a run that has ended turned round."""
+        return self._read(RESULT)["flipped"]
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.path / name} is not whole: {error}") from error
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(value))

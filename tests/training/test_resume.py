@@ -1,0 +1,218 @@
+"""Runs that are interrupted, resumed, killed and damaged: real processes, real files, equality to the last bit."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import bae_lens
+from bae_lens.training.config import Recipe
+from bae_lens.training.recipes import recommended
+
+
+def vectors(samples=2000, d=16, seed=1):
+    return torch.randn(samples, d, generator=torch.Generator().manual_seed(seed))
+
+
+def quick(**changes):
+    recipe = recommended(16, 2, steps=60, batch_size=128)
+    sae = {k: changes.pop(k) for k in list(changes) if k in ("d_sae", "entropy_weight", "surrogate")}
+    return Recipe(
+        dataclasses.replace(recipe.sae, **sae), dataclasses.replace(recipe.trainer, **{"checkpoint_every": 20, **changes})
+    )
+
+
+def stop_at(monkeypatch, step):
+    """Sends this process a real Ctrl-C when training comes to a step."""
+    from bae_lens.objective.training_bae import TrainingBAE
+
+    forward = TrainingBAE.training_forward_pass
+
+    def interrupted(self, step_input):
+        if step_input.n_training_steps == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, step_input)
+
+    monkeypatch.setattr(TrainingBAE, "training_forward_pass", interrupted)
+
+
+def interrupt(monkeypatch, x, recipe, out, step):
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"after {step + 1} of 60 steps.*resume=True"):
+            bae_lens.train(x, recipe, out=out, progress=False)
+
+
+def equal(one, two):
+    state = two.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
+
+
+def in_memory():
+    return vectors()
+
+
+def stream():
+    return list(vectors().split(300))
+
+
+@pytest.mark.parametrize("data", [in_memory, stream])
+@pytest.mark.parametrize("step", [7, 33])
+def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(tmp_path, monkeypatch, data, step):
+    """Seed 0; the passes over the data are 15 steps long, so both interruptions lie inside one."""
+    whole = bae_lens.train(data(), quick(log_every=5), out=tmp_path / "whole", validation=vectors(100, seed=2), progress=False)
+    interrupt(monkeypatch, data(), quick(log_every=5), tmp_path / "run", step)
+    resumed = bae_lens.train(
+        data(), quick(log_every=5), out=tmp_path / "run", validation=vectors(100, seed=2), resume=True, progress=False
+    )
+    assert equal(whole.bae, resumed.bae)
+    assert resumed.history == whole.history
+    assert resumed.bae.cfg.prior_samples == whole.bae.cfg.prior_samples
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count('"train"') == len(whole.history)
+
+
+def test_activations_on_disk_train_to_the_same_bae_as_in_memory(tmp_path):
+    x = vectors()
+    dataset = bae_lens.save_activations(tmp_path / "acts", x.split(700), shard_vectors=900)
+    one, two = (bae_lens.train(data, quick(), progress=False).bae for data in (x, dataset))
+    assert all(
+        torch.allclose(a, b, atol=1e-5) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
+
+
+def test_a_resumed_run_goes_on_from_its_last_checkpoint_and_keeps_the_last_few(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 47)
+    assert [p.name for p in sorted((tmp_path / "run" / "checkpoints").iterdir())] == ["step-00000040", "step-00000048"]
+    assert not (tmp_path / "run" / "cfg.json").exists()
+    with pytest.raises(FileNotFoundError, match="no cfg.json"):
+        bae_lens.load(tmp_path / "run")
+    bae_lens.train(vectors(), quick(keep_checkpoints=1), out=tmp_path / "run", resume=True, progress=False)
+    assert bae_lens.load(tmp_path / "run").cfg.d_sae == 32
+
+
+def test_a_run_that_has_ended_is_read_and_not_repeated(tmp_path):
+    first = bae_lens.train(vectors(), quick(), out=tmp_path / "run", progress=False)
+    written = (tmp_path / "run" / "sae_weights.safetensors").stat().st_mtime_ns
+    again = bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert (tmp_path / "run" / "sae_weights.safetensors").stat().st_mtime_ns == written
+    assert again.history == first.history
+    assert again.flipped == first.flipped
+    assert equal(first.bae, again.bae)
+
+
+def test_resuming_where_there_is_nothing_begins(tmp_path):
+    bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert bae_lens.load(tmp_path / "run").cfg.d_sae == 32
+
+
+def test_a_run_is_not_overwritten_without_resume(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    with pytest.raises(FileExistsError, match="a run: resume=True"):
+        bae_lens.train(vectors(), quick(), out=tmp_path / "run", progress=False)
+
+
+def test_a_recipe_that_differs_is_refused_with_every_field_named(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    changed = quick(learning_rate=1e-3, entropy_weight=0.5, entropy_schedule=bae_lens.Schedule(delay=0.5), checkpoint_every=7)
+    with pytest.raises(ValueError, match="another recipe") as error:
+        bae_lens.train(vectors(), changed, out=tmp_path / "run", resume=True, progress=False)
+    for part in ("sae.entropy_weight was 0.1 and is 0.5", "trainer.learning_rate was 0.005 and is 0.001", "schedule.delay"):
+        assert part in str(error.value)
+    assert "checkpoint_every" not in str(error.value)
+
+
+def test_other_data_are_refused(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    with pytest.raises(ValueError, match="other activations"):
+        bae_lens.train(vectors(seed=5), quick(), out=tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_checkpoint_cut_short_is_said_and_the_one_before_is_used(tmp_path, monkeypatch, file):
+    whole = bae_lens.train(vectors(), quick(), progress=False).bae
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 47)
+    damaged = tmp_path / "run" / "checkpoints" / "step-00000048" / file
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match="step-00000040 is used instead"):
+        resumed = bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False).bae
+    assert equal(whole, resumed)
+
+
+def test_an_altered_checkpoint_is_not_whole_and_without_another_one_the_run_is_refused(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(checkpoint_every=0), tmp_path / "run", 47)
+    weights = tmp_path / "run" / "checkpoints" / "step-00000048" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"none of the checkpoints is whole: .*weights\.safetensors was cut short or altered"):
+        bae_lens.train(vectors(), quick(checkpoint_every=0), out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_term_and_last_good_checkpoint(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    with monkeypatch.context() as patch:
+        from bae_lens.objective import training_bae
+
+        patch.setattr(training_bae, "covariance_loss", lambda bits: bits.sum() * torch.nan)
+        with pytest.raises(FloatingPointError, match=r"covariance_loss is nan at step 31 .*mse_loss.*step-00000020"):
+            bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_checkpoint_of_weights_that_blew_up_is_not_called_good_and_one_that_is_not_finite_is_not_written(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"mse_loss is (inf|nan) at step 1 .*no checkpoint from before"):
+        bae_lens.train(vectors(), quick(learning_rate=1e30, checkpoint_every=1), out=tmp_path / "huge", progress=False)
+    infinite = {"learning_rate": 1e39, "learning_rate_schedule": bae_lens.Schedule(), "checkpoint_every": 1}
+    with pytest.raises(FloatingPointError, match=r"is (inf|nan) at step 1 .*no checkpoint from before"):
+        bae_lens.train(vectors(), quick(**infinite), out=tmp_path / "inf", progress=False)
+    assert not list((tmp_path / "inf").glob("checkpoints/*"))
+
+
+def test_ctrl_c_in_a_real_process_saves_and_leaves(tmp_path):
+    script = (
+        "import torch, bae_lens\n"
+        "recipe = bae_lens.recipes.recommended(16, 2, steps=10**6)\n"
+        "x = torch.randn(4096, 16, generator=torch.Generator().manual_seed(0))\n"
+        f"bae_lens.train(x, recipe, out={str(tmp_path / 'run')!r}, progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "resume=True" in message
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert json.loads((checkpoint / "state.json").read_text())["step"] >= 1
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_killed_process_leaves_whole_checkpoints_and_whole_lines(tmp_path):
+    script = (
+        "import torch, bae_lens\n"
+        "from bae_lens.training.config import Recipe\n"
+        "import dataclasses\n"
+        "recipe = bae_lens.recipes.recommended(16, 2, steps=2000)\n"
+        "recipe = recipe._replace(trainer=dataclasses.replace(recipe.trainer, checkpoint_every=5, log_every=1))\n"
+        "x = torch.randn(4096, 16, generator=torch.Generator().manual_seed(0))\n"
+        f"bae_lens.train(x, recipe, out={str(tmp_path / 'run')!r}, resume=True, progress=False)\n"
+    )
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        before = len(list((tmp_path / "run").glob("checkpoints/step-*")))
+        while process.poll() is None and len(list((tmp_path / "run").glob("checkpoints/step-*"))) <= min(before, 1):
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.kill()
+        process.wait()
+    recipe = recommended(16, 2, steps=2000)
+    recipe = recipe._replace(trainer=dataclasses.replace(recipe.trainer, checkpoint_every=500, log_every=1))
+    x = torch.randn(4096, 16, generator=torch.Generator().manual_seed(0))
+    result = bae_lens.train(x, recipe, out=tmp_path / "run", resume=True, progress=False)
+    assert [row.step for row in result.history] == list(range(2000))
+    assert equal(result.bae, bae_lens.train(x, recipe, progress=False).bae)
