@@ -7,6 +7,7 @@ that does not change in the minibatch (s = 0 or n) has neither covariance nor gr
 
 import functools
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from bae_lens.objective import covariance_triton
 
 BLOCK_ENTRIES = 2**19
 """Covariances that are held at a time: 2 MiB, which stay in a processor's cache."""
@@ -23,13 +26,14 @@ def covariance_loss(bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, ""]:
     """Sum of the absolute values of the off-diagonal covariances of bits, with n - 1 in the denominator; 0 for n = 1.
 
     Its gradient is 2 / (n - 1) * (U - the mean of U over the batch), U = bits @ sign(cov) with a zero diagonal; exactly
-    uncorrelated pairs have none. Both are computed in one pass, block by block.
+    uncorrelated pairs have none. Both are computed in one pass, block by block; on CUDA by the
+    kernels of `covariance_triton` where they can run (the environment's BAE_LENS_TRITON=0 turns them off).
 
     Args:
         bits: Bits of a minibatch ``(batch, d_bits)``, fp32 or wider. NaN give NaN.
 
     Raises:
-        ValueError: If an entry is neither 0, 1 nor NaN.
+        ValueError: If an entry is neither 0, 1 nor NaN. (The kernels give NaN then: telling would wait for the GPU.)
     """
     value = _AbsoluteCovariance.apply(bits)
     assert isinstance(value, Tensor)
@@ -40,16 +44,33 @@ class _AbsoluteCovariance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bits: Tensor) -> Tensor:
         ctx.shape = bits.shape
-        value, ctx.gradient, ctx.live = live_covariance(bits, with_gradient=ctx.needs_input_grad[0])
+        by_kernels = _by_kernels(bits)
+        value, ctx.gradient, ctx.live = by_kernels or live_covariance(bits, with_gradient=ctx.needs_input_grad[0])
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         scaled = ctx.gradient * grads[0]
-        if len(ctx.live) == ctx.shape[1]:
+        if ctx.live is None or len(ctx.live) == ctx.shape[1]:
             return scaled
         return scaled.new_zeros(ctx.shape).index_copy_(1, ctx.live, scaled)
+
+
+def _by_kernels(bits: Tensor) -> "LiveCovariance | None":
+    """The same by Triton, over all bits; None where it cannot be."""
+    if not (bits.is_cuda and covariance_triton.available() and covariance_triton.fits(bits)) or _failed_kernels:
+        return None
+    try:
+        return LiveCovariance(*covariance_triton.covariance_with_gradient(bits), None)
+    except covariance_triton.KernelsFailed as error:
+        _failed_kernels.append(error)
+        warnings.warn(f"the covariance goes on in eager torch, slower: {error}", stacklevel=2)
+        return None
+
+
+_failed_kernels: list[Exception] = []
+"""Why the kernels are not tried again in this process."""
 
 
 class LiveCovariance(NamedTuple):
@@ -58,8 +79,8 @@ class LiveCovariance(NamedTuple):
     value: Float[Tensor, ""]
     gradient: Float[Tensor, "batch live"] | None
     """With respect to the live bits."""
-    live: Int[Tensor, " live"]
-    """Which bits change in the minibatch."""
+    live: Int[Tensor, " live"] | None
+    """Which bits change in the minibatch; None: the gradient is with respect to all."""
 
 
 @torch.no_grad()
