@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -14,7 +14,9 @@ from typing_extensions import override
 from bae_lens.checks import check_activations, check_width
 from bae_lens.model.binarize import SURROGATES, step
 from bae_lens.model.config import BAEConfig
-from bae_lens.model.more_bit import fold_bits
+from bae_lens.model.level_codes import code_costs
+from bae_lens.model.more_bit import fold_bits, top_level
+from bae_lens.model.refine import CachedGram, refine
 
 BURSTINESS_FLOOR = 2.0**-24
 """Smallest |bit - prior| that burstiness tells from 0, so that a constant bit's is -24 and not minus infinity."""
@@ -24,7 +26,8 @@ class BinaryCode(SAE[Any]):
     """What `BAE` and `TrainingBAE` share: the encoder to bits, the decoder, and what belongs to both.
 
     Attributes:
-        W_enc: ``(d_in, d_sae * C)``, b_enc: ``(d_sae * C,)``, W_dec: ``(d_sae, d_in)``, b_dec: ``(d_in,)``.
+        W_enc: ``(d_in, d_sae * C)``, b_enc: ``(d_sae * C,)``, W_dec: ``(d_sae, d_in)``, b_dec: ``(d_in,)``; where bits are
+            nested they share their feature's column: W_enc ``(d_in, d_sae)``, b_enc ``(d_sae,)``.
         prior: Mean of each bit ``(d_sae * C,)``, always fp32.
         act_scale: Activation of a feature that is fully on ``(d_sae,)``: 1 until the decoder's norm is folded into it.
         at_zero: The bit of a pre-activation of exactly 0 ``(d_sae * C,)``; a polarity fold turns it round.
@@ -44,35 +47,144 @@ class BinaryCode(SAE[Any]):
         """Number of bits, d_sae * C."""
         return self.cfg.d_sae * self.cfg.bits_per_feature
 
+    @property
+    def d_pre(self) -> int:
+        """Number of pre-activations: one a bit, or one a feature where bits are nested."""
+        return self.cfg.d_sae if self.is_nested else self.d_bits
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the bits of a feature share a pre-activation."""
+        return self.cfg.code == "nested" and self.cfg.bits_per_feature > 1
+
+    @property
+    def top_level(self) -> int:
+        """The highest level of a feature."""
+        return top_level(self.cfg.bits_per_feature, self.cfg.code)
+
     @override
     def initialize_weights(self) -> None:
         super().initialize_weights()
         like = {"dtype": self.dtype, "device": self.device}
-        if self.cfg.bits_per_feature > 1:
-            self.W_enc = nn.Parameter(torch.empty(self.cfg.d_in, self.d_bits, **like))
+        if self.d_pre != self.cfg.d_sae:
+            self.W_enc = nn.Parameter(torch.empty(self.cfg.d_in, self.d_pre, **like))
             nn.init.kaiming_uniform_(self.W_enc.T)
-        self.b_enc = nn.Parameter(torch.zeros(self.d_bits, **like), requires_grad=self.cfg.encoder_bias)
+        self.b_enc = nn.Parameter(torch.zeros(self.d_pre, **like), requires_grad=self.cfg.encoder_bias)
+        self._gram = CachedGram()
         bit_at_zero = float(SURROGATES[self.cfg.surrogate].bit_at_zero)
         self.register_buffer("prior", torch.full((self.d_bits,), 0.5, dtype=torch.float32, device=self.device))
         self.register_buffer("act_scale", torch.ones(self.cfg.d_sae, **like))
         self.register_buffer("at_zero", torch.full((self.d_bits,), bit_at_zero, **like))
         self.hook_sae_bits = HookPoint()
 
-    def encode_bits(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_bits"]]:
+    def encode_bits(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_pre"]]:
         """Bits (0 or 1) and pre-activations of vectors; the bits pass through `hook_sae_bits`."""
+        if self.is_nested:
+            levels, pre = self.encode_levels(x)
+            places = torch.arange(self.cfg.bits_per_feature, device=levels.device)
+            bits = (levels.unsqueeze(-1) > places).flatten(-2).to(levels.dtype)
+        else:
+            processed, pre = self._pre_activations(x)
+            bits = step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width)
+            bits = self._refined(bits, pre, processed) if self.refines else bits
+        return self.hook_sae_bits(bits), pre
+
+    def encode_levels(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_sae"], Float[Tensor, "... d_sae"]]:
+        """Levels, 0 to C, and pre-activations of vectors, where bits are nested: without a tensor as wide as the bits."""
+        processed, pre = self._pre_activations(x)
+        levels = self.levels_of(pre)
+        return self._refined(levels, pre, processed) if self.refines else levels, pre
+
+    def levels_of(self, pre: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_sae"]:
+        """How many of the thresholds 0, 1, ..., C - 1 a pre-activation passes; each with the surrogate's gradient."""
+        at_zero = self.at_zero.unflatten(0, (self.cfg.d_sae, -1))
+        passed = (
+            step(pre - j, at_zero[:, j], self.cfg.surrogate, self.cfg.surrogate_width) for j in range(self.cfg.bits_per_feature)
+        )
+        return sum(passed, torch.zeros_like(pre))
+
+    def _pre_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Processed vectors and their pre-activations."""
         if not self.hook_z_reshaping_mode:
             check_width(x, self.cfg.d_in)  # at a hook_z the last dimension may be one head's
-        pre = self.hook_sae_acts_pre(self.encode_linear(self.process_sae_in(x)))
-        bits = self.hook_sae_bits(step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width))
-        return bits, pre
+        processed = self.process_sae_in(x)
+        return processed, self.hook_sae_acts_pre(self.encode_linear(processed))
 
-    def encode_linear(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_bits"]:
+    def encode_linear(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_pre"]:
         """Pre-activations of processed vectors."""
         return x @ self.W_enc + self.b_enc
 
+    @property
+    def refines(self) -> bool:
+        """Whether codes are refined as they are made: a weight is set, and the prior that prices them is known."""
+        return self.cfg.refine_weight > 0 and self.cfg.prior_samples > 0
+
+    def _refined(self, levels: Tensor, pre: Tensor, processed: Tensor) -> Tensor:
+        """Levels refined in rate and distortion; the gradient stays that of the levels before."""
+        target = processed + self.b_dec if self.cfg.apply_b_dec_to_input else processed
+        start = self.largest(levels.detach(), pre.detach()).flatten(0, -2)
+        refined = self.refined(start, target.detach().flatten(0, -2), self.cfg.refine_weight, self.level_costs()).view_as(
+            levels
+        )
+        return levels + (refined - levels).detach() if levels.requires_grad else refined
+
+    def largest(self, levels: Float[Tensor, "... d_sae"], pre: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_sae"]:
+        """The levels of the features with the largest pre-activations, `refine_from` of them; the others are off."""
+        if not 0 < self.cfg.refine_from < self.cfg.d_sae:
+            return levels
+        chosen = pre.topk(self.cfg.refine_from, dim=-1).indices
+        return torch.zeros_like(levels).scatter_(-1, chosen, levels.gather(-1, chosen))
+
+    @torch.no_grad()
+    def refined(
+        self,
+        levels: Float[Tensor, "batch d_sae"],
+        target: Float[Tensor, "batch d_in"],
+        weight: float,
+        costs: Float[Tensor, "d_sae levels"],
+    ) -> Float[Tensor, "batch d_sae"]:
+        """Levels refined towards reconstructing `target`, in the units of the decoder; see `bae_lens.model.refine.refine`."""
+        rows = self.level_rows()
+        sound = target.isfinite().all(1, keepdim=True)  # what is not finite cannot be refined, and stays what it was
+        found = refine(
+            torch.where(sound, levels, 0).to(torch.int16),
+            torch.where(sound, target, 0),
+            rows,
+            self.b_dec,
+            costs,
+            weight,
+            max_moves=self.cfg.refine_moves,
+            gram=self._gram.of(rows),
+        )
+        return torch.where(sound, found.levels.to(levels.dtype), levels)
+
+    @torch.no_grad()
+    def level_rows(self) -> Float[Tensor, "d_sae d_in"]:
+        """What one level of each feature adds to a reconstruction, in fp32."""
+        return self.W_dec.float() * (self.act_scale.float() / self.top_level).unsqueeze(1)
+
+    def level_costs(self) -> Float[Tensor, "d_sae levels"]:
+        """Bits that each level of each feature costs under the prior, `code_costs` of its counts."""
+        passed = self.prior.double().unflatten(0, (self.cfg.d_sae, -1))
+        ends = passed.new_ones(len(passed), 1), passed.new_zeros(len(passed), 1)
+        at_level = torch.cat([ends[0], passed], 1) - torch.cat([passed, ends[1]], 1)
+        return code_costs(at_level.clamp_min(0) * self.cost_samples())
+
+    def cost_samples(self) -> int:
+        """How many vectors the prior's frequencies count as where codes are priced."""
+        return self.cfg.prior_samples
+
     def bits_to_features(self, bits: Float[Tensor, "... d_bits"]) -> Float[Tensor, "... d_sae"]:
         """What the decoder reads: the bits of each feature folded (Eq. 7), times `act_scale`."""
-        return fold_bits(bits, self.cfg.bits_per_feature) * self.act_scale
+        return fold_bits(bits, self.cfg.bits_per_feature, self.cfg.code) * self.act_scale
+
+    def encode_features(self, x: Float[Tensor, "..."]) -> tuple[Float[Tensor, "... d_sae"], Float[Tensor, "... d_pre"]]:
+        """Features, and pre-activations; nested bits are made only where something hooks them."""
+        if self.is_nested and not self.hook_sae_bits.has_hooks():
+            levels, pre = self.encode_levels(x)
+            return levels * (self.act_scale / self.top_level), pre
+        bits, pre = self.encode_bits(x)
+        return self.bits_to_features(bits), pre
 
     @override
     def decode(self, feature_acts: Float[Tensor, "... d_sae"]) -> Float[Tensor, "..."]:
@@ -99,7 +211,7 @@ class BinaryCode(SAE[Any]):
         """Burstiness of each feature: log2 abs(h_R - its prior mean); that of its bit where C = 1."""
         self.check_prior()
         c = self.cfg.bits_per_feature
-        deviation = fold_bits(self.bits(x).float(), c) - fold_bits(self.prior, c)
+        deviation = fold_bits(self.bits(x).float(), c, self.cfg.code) - fold_bits(self.prior, c, self.cfg.code)
         return deviation.abs().clamp_min(BURSTINESS_FLOOR).log2()
 
     def check_prior(self) -> None:
@@ -111,16 +223,27 @@ class BinaryCode(SAE[Any]):
     def estimate_prior(self, activations: Float[Tensor, "... d_in"], batch_size: int = 4096) -> None:
         """Sets the prior to the mean of each bit over these vectors, counted in integers.
 
+        Where codes are refined the prior also prices them, and so changes the codes: it is counted twice.
+
         Raises:
             TypeError, ValueError: If the activations have another dtype or width, are empty, or are not finite.
         """
         by_head = self.hook_z_reshaping_mode and activations.shape[-1] != self.cfg.d_in
         check_activations(activations, None if by_head else self.cfg.d_in)
         rows = activations.flatten(0, -3 if by_head else -2)
-        ones = torch.zeros(self.d_bits, dtype=torch.long, device=self.device)
-        for batch in rows.split(batch_size):
-            ones += (self.bits(batch.to(self.device)) > 0.5).sum(0)
-        self.set_prior(ones, len(rows))
+        for _ in range(2 if self.cfg.refine_weight else 1):
+            ones = torch.zeros(self.d_bits, dtype=torch.long, device=self.device)
+            for batch in rows.split(batch_size):
+                ones += self.count_ones(batch.to(self.device))
+            self.set_prior(ones, len(rows))
+
+    @torch.no_grad()
+    def count_ones(self, x: Float[Tensor, "... d_in"]) -> Int[Tensor, " d_bits"]:
+        """How often each bit is 1 in the codes of vectors."""
+        if not self.is_nested:
+            return (self.bits(x) > 0.5).flatten(0, -2).sum(0)
+        levels = self.encode_levels(x)[0].flatten(0, -2)
+        return torch.stack([(levels > j).sum(0) for j in range(self.cfg.bits_per_feature)], 1).flatten()
 
     def set_prior(self, ones: Tensor, samples: int) -> None:
         """Sets the prior from how often each bit was 1 ``(d_sae * C,)`` in so many samples."""
@@ -201,5 +324,4 @@ class BAE(BinaryCode):
         Raises:
             TypeError, ValueError: If the input is not floating point, or of another width.
         """
-        bits, _ = self.encode_bits(x)
-        return self.hook_sae_acts_post(self.bits_to_features(bits))
+        return self.hook_sae_acts_post(self.encode_features(x)[0])

@@ -9,8 +9,9 @@ from typing_extensions import override
 
 from bae_lens.checks import check_known
 from bae_lens.model.binarize import SURROGATES
+from bae_lens.model.more_bit import CODES
 
-MAX_BITS_PER_FEATURE = 8
+MAX_BITS_PER_FEATURE = {"powers": 8, "nested": 64}
 
 
 @dataclass
@@ -21,6 +22,14 @@ class BAEConfig(SAEConfig):
     """As in Eq. 1, the decoder's bias is not subtracted from the input (SAELens' own default is to subtract it)."""
     bits_per_feature: int = 1
     """C of section 6: how many bits make one feature."""
+    code: str = "powers"
+    """How C bits make a feature: "powers" of two (Eq. 7), or "nested" (see `bae_lens.model.more_bit`)."""
+    refine_weight: float = 0.0
+    """If positive, codes are refined in rate and distortion as they are made: lambda, in squared error per bit."""
+    refine_from: int = 0
+    """Refining starts from the features with the largest pre-activations, at most so many a vector; 0: from all that are on."""
+    refine_moves: int = 10
+    """At most so many changes of one feature a vector when refining."""
     surrogate: str = "sigmoid"
     """Which gradient stands in for the step's: a name in `bae_lens.SURROGATES`."""
     surrogate_width: float = 1.0
@@ -43,10 +52,20 @@ class BAEConfig(SAEConfig):
 
 def check_bae_fields(cfg: Any) -> None:
     """Raises ValueError, naming the field, where a BAE's own fields are out of range."""
-    if not isinstance(cfg.bits_per_feature, int) or not 1 <= cfg.bits_per_feature <= MAX_BITS_PER_FEATURE:
-        raise ValueError(
-            f"bits_per_feature must be a whole number from 1 to {MAX_BITS_PER_FEATURE}, got {cfg.bits_per_feature!r}"
-        )
+    check_known("code", cfg.code, CODES)
+    most = MAX_BITS_PER_FEATURE[cfg.code]
+    if not isinstance(cfg.bits_per_feature, int) or not 1 <= cfg.bits_per_feature <= most:
+        raise ValueError(f"bits_per_feature must be a whole number from 1 to {most}, got {cfg.bits_per_feature!r}")
+    if not (math.isfinite(cfg.refine_weight) and cfg.refine_weight >= 0):
+        raise ValueError(f"refine_weight must be a finite number of at least 0, got {cfg.refine_weight}")
+    if not isinstance(cfg.refine_from, int) or not 0 <= cfg.refine_from <= cfg.d_sae:
+        raise ValueError(f"refine_from must be a whole number from 0 to d_sae = {cfg.d_sae}, got {cfg.refine_from!r}")
+    if not isinstance(cfg.refine_moves, int) or cfg.refine_moves < 1:
+        raise ValueError(f"refine_moves must be a whole number of at least 1, got {cfg.refine_moves!r}")
+    if cfg.refine_weight and cfg.bits_per_feature > 1 and cfg.code != "nested":
+        raise ValueError('codes of several bits a feature are refined only where they are nested: code="nested"')
+    if cfg.refine_weight and cfg.normalize_activations != "none":
+        raise ValueError(f"refining needs the vectors themselves, not normalize_activations={cfg.normalize_activations!r}")
     if cfg.d_in < 1 or cfg.d_sae < 1:
         raise ValueError(f"d_in and d_sae must be positive, got {cfg.d_in} and {cfg.d_sae}")
     if not (math.isfinite(cfg.surrogate_width) and cfg.surrogate_width > 0):

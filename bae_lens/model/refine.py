@@ -95,6 +95,23 @@ class _Move(NamedTuple):
     after: Tensor
 
 
+class CachedGram:
+    """The Gram matrix of a decoder, computed again when its rows have changed."""
+
+    def __init__(self) -> None:
+        self._probed: Tensor | None = None
+        self._gram: Tensor | None = None
+
+    def of(self, rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_sae"] | None:
+        """The Gram matrix of these rows; None where it would be too large to hold."""
+        if len(rows) > LARGEST_GRAM:
+            return None
+        probed = rows @ torch.linspace(0.5, 1.5, rows.shape[1], device=rows.device)  # changes with any row, a turned one too
+        if self._probed is None or self._probed.device != rows.device or not torch.equal(self._probed, probed):
+            self._probed, self._gram = probed, rows @ rows.T
+        return self._gram
+
+
 def _take(tensors: Any, rows: Tensor) -> Any:
     """These rows of each tensor of a named tuple."""
     return type(tensors)(*(tensor[rows] for tensor in tensors))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bae_lens.checks import check_activations, check_known
 from bae_lens.model.bae import BAE
-from bae_lens.model.more_bit import fold_bits
+from bae_lens.model.more_bit import fold_bits, place_values
 
 ORDERS = ("prior", "energy")
 
@@ -167,9 +167,9 @@ def reorder(bae: BAE, by: str) -> Reordering:
     check_known("order", by, ORDERS)
     bae.check_prior()
     c = bae.cfg.bits_per_feature
-    key = fold_bits(bae.prior, c)
+    key = fold_bits(bae.prior, c, bae.cfg.code)
     if by == "energy":
-        places = 2.0 ** torch.arange(c, device=bae.prior.device) / (2**c - 1)
+        places = place_values(c, bae.prior, bae.cfg.code)
         variance = ((bae.prior * (1 - bae.prior)).unflatten(0, (-1, c)) * places.pow(2)).sum(1)
         key = variance * (bae.act_scale.float() * bae.W_dec.float().norm(dim=1)).pow(2)
     order = key.argsort(descending=True, stable=True)
@@ -177,6 +177,8 @@ def reorder(bae: BAE, by: str) -> Reordering:
 
 
 def _check_free_bias(bae: BAE, what: str) -> None:
+    if bae.is_nested or bae.cfg.refine_weight:
+        raise ValueError(f"{what} is for codes whose bits have thresholds of their own, not for nested or refined ones")
     if bae.cfg.apply_b_dec_to_input:
         raise ValueError(f"{what} needs apply_b_dec_to_input=False: moving b_dec would move the encoder's input")
 
@@ -192,13 +194,14 @@ def _select(bae: BAE, features: Int[Tensor, " kept"]) -> BAE:
         raise ValueError("every feature of this BAE is constant: nothing would be left")
     c = bae.cfg.bits_per_feature
     bits = (features.unsqueeze(1) * c + torch.arange(c, device=features.device)).flatten()
+    columns = features if bae.is_nested else bits
     metadata = SAEMetadata(**bae.cfg.metadata.to_dict())
     with torch.random.fork_rng(devices=[]):
         new = BAE(dataclasses.replace(bae.cfg, d_sae=len(features), metadata=metadata))
-    new.W_enc.data.copy_(bae.W_enc[:, bits])
+    new.W_enc.data.copy_(bae.W_enc[:, columns])
     new.W_dec.data.copy_(bae.W_dec[features])
     new.b_dec.data.copy_(bae.b_dec)
-    new.b_enc.data.copy_(bae.b_enc[bits])
+    new.b_enc.data.copy_(bae.b_enc[columns])
     new.act_scale.copy_(bae.act_scale[features])
     new.at_zero.copy_(bae.at_zero[bits])
     new.prior.copy_(bae.prior[bits])

@@ -96,6 +96,10 @@ def graded_view(bae: BAE, architecture: str = "bae") -> GradedBAE:
     """
     check_known("architecture", architecture, ARCHITECTURES)
     bae.check_prior()
+    if bae.is_nested or bae.cfg.refine_weight:
+        raise ValueError(
+            "a graded view shows how far bits are from their thresholds; nested or refined codes do not keep to them"
+        )
     standard = architecture == "standard"
     kind = _StandardNamedConfig if standard else BAEConfig
     values = {field.name: getattr(bae.cfg, field.name) for field in fields(BAEConfig)}
@@ -138,8 +142,11 @@ def export_jumprelu(bae: BAE, vectors: Float[Tensor, "token d_in"], tolerance: f
         ValueError: If C > 1 (a JumpReLU has one threshold a feature), the tolerance is not between 0 and 1, or the vectors do
             not fit.
     """
-    if bae.cfg.bits_per_feature != 1:
-        raise ValueError(f"only a BAE of one bit a feature is a JumpReLU SAE; this one has {bae.cfg.bits_per_feature}")
+    if bae.cfg.bits_per_feature != 1 or bae.cfg.refine_weight:
+        refined = ", refined" if bae.cfg.refine_weight else ""
+        raise ValueError(
+            f"only an unrefined BAE of one bit a feature is a JumpReLU SAE; this one has {bae.cfg.bits_per_feature}{refined}"
+        )
     if not 0 < tolerance < 1:
         raise ValueError(f"the tolerance must be between 0 and 1, got {tolerance}")
     check_activations(vectors, bae.cfg.d_in)

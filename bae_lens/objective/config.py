@@ -12,6 +12,7 @@ from bae_lens.objective.entropy import ENTROPY_FORMS
 
 RECONSTRUCTION_LOSSES = ("sum", "mean")
 INITS = ("default", "linear", "data")
+OBJECTIVES = ("entropy", "rate_distortion")
 
 
 @dataclass(kw_only=True)
@@ -20,6 +21,11 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
 
     apply_b_dec_to_input: bool = False
     """As in `BAEConfig`; stated again because SAELens' own training default would win."""
+    objective: str = "entropy"
+    """"entropy" (Eq. 4), or "rate_distortion": a TopK warm phase, then codes refined under `refine_weight` are learned
+    (`bae_lens.objective.rate_distortion`)."""
+    warm_steps: int = 0
+    """Of "rate_distortion": steps of the warm phase, TopK with k = `refine_from`."""
     reconstruction_loss: str = "sum"
     """L_r over the d_in dimensions: "sum" (Eq. 3; SAELens' units) or "mean" (the units of the paper's weights)."""
     entropy_form: str = "bernoulli"
@@ -52,7 +58,12 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
         check_known("reconstruction_loss", self.reconstruction_loss, RECONSTRUCTION_LOSSES)
         check_known("entropy_form", self.entropy_form, ENTROPY_FORMS)
         check_known("init", self.init, INITS)
-        for name in ("entropy_weight", "covariance_weight", "entropy_floor", "entropy_delay_steps"):
+        check_known("objective", self.objective, OBJECTIVES)
+        if self.objective == "rate_distortion" and not (
+            self.refine_weight and self.refine_from and self.encoder_bias and self.init == "data"
+        ):
+            raise ValueError('objective="rate_distortion" needs refine_weight, refine_from, encoder_bias=True and init="data"')
+        for name in ("entropy_weight", "covariance_weight", "entropy_floor", "entropy_delay_steps", "warm_steps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {value}")

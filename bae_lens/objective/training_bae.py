@@ -16,6 +16,7 @@ from bae_lens.model.binarize import step
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss, marginal_entropy
+from bae_lens.objective.rate_distortion import COST_SAMPLES, level_worth, refined_pass, warm_pass
 from bae_lens.objective.sparse_products import decode_linear, encode_linear
 
 DENSE = 0.1
@@ -76,17 +77,20 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     Attributes:
         data_mean: ``(d_in,)``, 0 until a start from data or a trainer sets it.
         data_scale: ``()``, likewise 1.
+        warm_stats: ``(3, d_sae)``, what the warm phase of "rate_distortion" counts.
     """
 
     cfg: TrainingBAEConfig
     data_mean: Tensor
     data_scale: Tensor
+    warm_stats: Tensor
 
     @override
     def initialize_weights(self) -> None:
         super().initialize_weights()
         self.register_buffer("data_mean", torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device))
         self.register_buffer("data_scale", torch.ones((), dtype=self.dtype, device=self.device))
+        self.register_buffer("warm_stats", torch.zeros(3, self.cfg.d_sae, dtype=self.dtype, device=self.device))
         with torch.no_grad():
             if self.cfg.init == "linear":
                 nn.init.uniform_(self.W_enc, -(self.cfg.d_in**-0.5), self.cfg.d_in**-0.5)
@@ -124,9 +128,12 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         self.set_normalization(mean, math.sqrt(self.cfg.d_in / energy.item()))
         normalized = (x - mean) * self.data_scale.float()
         directions = _directions(normalized, self.cfg.d_sae, generator)
-        columns = 0.5 * directions.repeat_interleave(self.cfg.bits_per_feature, 0).T
-        density = self.cfg.init_density or min(10 / self.d_bits, 0.25)
+        columns = 0.5 * directions.repeat_interleave(self.d_pre // self.cfg.d_sae, 0).T
         self.W_enc.copy_(columns)
+        if self.cfg.objective == "rate_distortion":
+            self.W_dec.copy_(directions)
+            return
+        density = self.cfg.init_density or min(10 / self.d_bits, 0.25)
         self.W_dec.copy_(0.1 * directions)
         self.b_enc.copy_(-_quantiles(normalized @ columns, 1 - density))
 
@@ -191,29 +198,31 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """The weights of the inference `BAE`, which takes raw vectors."""
         state_dict.update(self._folded_weights())
-        del state_dict["data_mean"], state_dict["data_scale"]
+        del state_dict["data_mean"], state_dict["data_scale"], state_dict["warm_stats"]
         super().process_state_dict_for_saving_inference(state_dict)
 
     @override
     def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
         """An inference BAE's weights are taken as they are: they belong to raw vectors."""
-        for name in ("data_mean", "data_scale"):
+        for name in ("data_mean", "data_scale", "warm_stats"):
             if "W_dec" in state_dict:
                 own = self.get_buffer(name)
-                fill = torch.zeros if name == "data_mean" else torch.ones
+                fill = torch.ones if name == "data_scale" else torch.zeros
                 state_dict.setdefault(name, fill(own.shape, dtype=self.dtype, device=state_dict["W_dec"].device))
         super().process_state_dict_for_loading(state_dict)
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        if self.cfg.objective == "rate_distortion":
+            return {"rate": self.cfg.refine_weight}
         return {"entropy": self.cfg.entropy_weight, "covariance": self.cfg.covariance_weight}
 
     @override
     def encode_with_hidden_pre(
         self, x: Float[Tensor, "... d_in"]
     ) -> tuple[Float[Tensor, "... d_sae"], Float[Tensor, "... d_bits"]]:
-        bits, pre = self.encode_bits(x)
-        return self.hook_sae_acts_post(self.bits_to_features(bits)), pre
+        features, pre = self.encode_features(x)
+        return self.hook_sae_acts_post(features), pre
 
     @override
     def calculate_aux_loss(
@@ -255,6 +264,12 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         x = step_input.sae_in
         if self.awaits_data():
             self.start_from(x)
+        if self.cfg.objective == "rate_distortion":
+            if step_input.n_training_steps < self.cfg.warm_steps:
+                return warm_pass(self, step_input)
+            if step_input.n_training_steps == self.cfg.warm_steps:
+                self.end_warm_phase()
+            return refined_pass(self, step_input)
         bits, pre = self.encode_bits(x)
         features = self.hook_sae_acts_post(self.bits_to_features(bits))
         x_hat = self.decode(features)
@@ -274,6 +289,39 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             losses=losses,
             metrics=metrics,
         )
+
+    @torch.no_grad()
+    def end_warm_phase(self) -> None:
+        """Turns the warm phase's TopK autoencoder into levels: rows are worth the top level, pre-activations count levels."""
+        worth = level_worth(self.warm_stats, self.top_level, self.cfg.refine_weight)
+        directions = self.W_dec / self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        self.W_dec.copy_(directions * (self.top_level * worth).unsqueeze(1))
+        self.W_enc.div_(worth)
+        self.b_enc.div_(worth).sub_(0.5)
+        self.cfg.prior_samples = 0
+
+    def start_levels(self, pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """The levels that refining starts from."""
+        return self.largest((pre.detach() + 1).floor().clamp_(0, self.top_level), pre.detach())
+
+    @override
+    def cost_samples(self) -> int:
+        return COST_SAMPLES
+
+    def follow_levels(self, levels: Float[Tensor, "batch d_sae"]) -> None:
+        """Carries the running prior on by a minibatch of levels."""
+        passed = torch.stack([(levels > j).float().mean(0) for j in range(self.top_level)], 1).flatten()
+        self.prior.lerp_(passed, PRIOR_MOMENTUM if self._prior_has_begun() else 1.0)
+        self.cfg.prior_samples += len(levels)
+
+    @torch.no_grad()
+    def level_metrics(
+        self, levels: Float[Tensor, "batch d_sae"], x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
+    ) -> BatchMetrics:
+        """As `batch_metrics`, of whole levels: features count, and the entropy is that of their levels."""
+        metrics = batch_metrics((levels > 0).to(x.dtype), x, x_hat)
+        at_level = torch.stack([(levels == j).double().mean(0) for j in range(self.top_level + 1)])
+        return metrics._replace(entropy=-torch.xlogy(at_level, at_level).sum() / math.log(2))
 
     @torch.no_grad()
     def _follow_prior(self, bits: Float[Tensor, "... d_bits"]) -> None:

@@ -31,6 +31,13 @@ class TrainerConfig:
     """Of `entropy_weight`; the paper's is 0 for a quarter of the run, and then constant."""
     covariance_schedule: Schedule = field(default_factory=Schedule)
     """Of `covariance_weight`; the paper's is constant from the first step."""
+    warm_share: float = 0.5
+    """Of the objective "rate_distortion": share of the run that is its warm phase, over which `learning_rate_schedule` goes."""
+    refined_learning_rate: float = 5e-3
+    """Of the rest of that run, at its schedule's peak."""
+    refined_schedule: Schedule = field(default_factory=lambda: Schedule(shape="wsd", warm_up=100, decay=0.4))
+    rate_schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, warm_up=0.3))
+    """Of `refine_weight`, over the rest of that run."""
     center: bool = True
     """Subtract the training mean; folded into the weights at the end."""
     rescale: bool = True
@@ -52,7 +59,16 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
-        for name in ("steps", "epochs", "batch_size", "learning_rate", "log_every", "validate_every", "keep_checkpoints"):
+        for name in (
+            "steps",
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "refined_learning_rate",
+            "log_every",
+            "validate_every",
+            "keep_checkpoints",
+        ):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -62,6 +78,8 @@ class TrainerConfig:
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value}")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: the bits of one sample have neither entropy nor covariance")
+        if not 0 <= self.warm_share < 1:
+            raise ValueError(f"warm_share must be at least 0 and under 1, got {self.warm_share}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and under 1, got {getattr(self, name)}")

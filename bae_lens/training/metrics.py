@@ -28,6 +28,12 @@ class HistoryRow(NamedTuple):
     dense: int
     l0: float
     learning_rate: float
+    rate_loss: float = 0.0
+    encoder_loss: float = 0.0
+    """These two are the objective "rate_distortion"'s; entropy_loss and covariance_loss then are 0."""
+
+
+LOSSES = ("mse_loss", "entropy_loss", "covariance_loss", "rate_loss", "encoder_loss")
 
 
 class ValidationRow(NamedTuple):

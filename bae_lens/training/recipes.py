@@ -55,6 +55,43 @@ def recommended(
     return Recipe(sae, TrainerConfig(steps=steps, batch_size=batch_size, learning_rate=5e-3, seed=seed, device=device))
 
 
+def rate_distortion(
+    d_in: int,
+    expansion: float = 4,
+    *,
+    levels: int = 12,
+    weight: float = 0.2,
+    k: int = 4,
+    steps: int = 3000,
+    batch_size: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Recipe:
+    """Codes optimised in rate and distortion: far fewer bits at equal FVU than any other recipe, for a slower encoding.
+
+    The code of a vector is refined after its encoder (see `bae_lens.model.refine`), in training and in use.
+
+    Args:
+        levels: Nested levels a feature; 1 for a pure binary code.
+        weight: Squared error per bit, where the mean of |x - mean|^2 is d_in: larger is sparser.
+        k: Features that are on in the warm phase, about those that shall be on in the end.
+    """
+    sae = TrainingBAEConfig(
+        d_in=d_in,
+        d_sae=_width(d_in, expansion),
+        bits_per_feature=levels,
+        code="nested",
+        objective="rate_distortion",
+        refine_weight=weight,
+        refine_from=k,
+        surrogate="clip",
+        surrogate_width=0.5,
+        init="data",
+    )
+    trainer = TrainerConfig(steps=steps, batch_size=batch_size, learning_rate=6e-3, seed=seed, device=device)
+    return Recipe(sae, trainer)
+
+
 def paper(
     d_in: int,
     expansion: float = 4,
@@ -141,7 +178,12 @@ def _width(d_in: int, expansion: float) -> int:
     return width
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"recommended": recommended, "paper": paper, "reference_code": reference_code}
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "recommended": recommended,
+    "rate_distortion": rate_distortion,
+    "paper": paper,
+    "reference_code": reference_code,
+}
 
 
 def get_recipe(name: str) -> Callable[..., Recipe]:

@@ -23,6 +23,8 @@ class Schedule:
     """For so long the factor is 0."""
     warm_up: int | float = 0
     """After the delay, for so long it grows linearly."""
+    start: float = 0.0
+    """What the warm-up grows from."""
     decay: int | float = 0.3
     """How long the fall of "wsd" takes."""
     end: float = 0.0
@@ -36,15 +38,16 @@ class Schedule:
                 raise ValueError(f"{name} must be a number of steps or a share of the run, got {value}")
             if isinstance(value, float) and value > 1:
                 raise ValueError(f"{name} is a share of the run, from 0.0 to 1.0; got {value} (steps are whole numbers)")
-        if not 0 <= self.end <= 1:
-            raise ValueError(f"end must be from 0 to 1, got {self.end}")
+        for name in ("start", "end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
 
     def factor(self, step: int, total: int) -> float:
         """The factor at a step, counted from 0, of a run of so many."""
         delay, warm_up, decay = (in_steps(d, total) for d in (self.delay, self.warm_up, self.decay))
         if step < delay:
             return 0.0
-        growth = (step - delay + 1) / warm_up if warm_up else 1.0
+        growth = self.start + (1 - self.start) * (step - delay + 1) / warm_up if warm_up else 1.0
         begin = delay + warm_up
         progress = min(max((step - begin) / max(total - begin, 1), 0.0), 1.0)
         if self.shape == "linear":

@@ -23,7 +23,7 @@ from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
 from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.data import START_SAMPLES, Source, Vectors, as_source
 from bae_lens.training.memory import check_memory
-from bae_lens.training.metrics import HistoryRow, Log, ValidationRow
+from bae_lens.training.metrics import LOSSES, HistoryRow, Log, ValidationRow
 from bae_lens.training.run_directory import RunDirectory
 
 VALIDATION_SAMPLES = 8192
@@ -135,6 +135,7 @@ def _new_bae(recipe: Recipe, steps: int, metadata: dict[str, Any] | None) -> Tra
         recipe.sae,
         device=recipe.trainer.device,
         entropy_delay_steps=round(delay if isinstance(delay, int) else delay * steps),
+        warm_steps=round(recipe.trainer.warm_share * steps) if recipe.sae.objective == "rate_distortion" else 0,
         metadata=SAEMetadata(**(metadata or {})),
     )
     with own_generators(recipe.trainer.device):
@@ -199,11 +200,10 @@ class _Run:
 
     def _train_step(self, bar: Any) -> None:
         cfg, step, last = self.cfg, self.step, self.step == self.steps - 1
-        rate = cfg.learning_rate * cfg.learning_rate_schedule.factor(step, self.steps)
-        coefficients = {
-            "entropy": self.sae.cfg.entropy_weight * cfg.entropy_schedule.factor(step, self.steps),
-            "covariance": self.sae.cfg.covariance_weight * cfg.covariance_schedule.factor(step, self.steps),
-        }
+        rate = self._learning_rate()
+        coefficients = self._coefficients()
+        if step == self.sae.cfg.warm_steps:
+            self.optimizer.state.clear()  # its moments belong to the weights before they became levels
         logging = step % cfg.log_every == 0 or last
         self.optimizer.param_groups[0]["lr"] = rate
         batch = self.normalized(self.source.next_batch())
@@ -223,6 +223,22 @@ class _Run:
             self.log.add(self._validate(self.validation))
         if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
             self._checkpoint()
+
+    def _learning_rate(self) -> float:
+        cfg, warm = self.cfg, self.sae.cfg.warm_steps
+        if self.sae.cfg.objective == "rate_distortion" and self.step >= warm:
+            return cfg.refined_learning_rate * cfg.refined_schedule.factor(self.step - warm, self.steps - warm)
+        return cfg.learning_rate * cfg.learning_rate_schedule.factor(self.step, warm or self.steps)
+
+    def _coefficients(self) -> dict[str, float]:
+        cfg, sae = self.cfg, self.sae.cfg
+        if sae.objective == "rate_distortion":
+            begun, left = max(self.step - sae.warm_steps, 0), self.steps - sae.warm_steps
+            return {"rate": sae.refine_weight * cfg.rate_schedule.factor(begun, left)}
+        return {
+            "entropy": sae.entropy_weight * cfg.entropy_schedule.factor(self.step, self.steps),
+            "covariance": sae.covariance_weight * cfg.covariance_schedule.factor(self.step, self.steps),
+        }
 
     def _checkpoint(self) -> Path | None:
         """Writes one, unless training has gone wrong already; its path."""
@@ -254,10 +270,9 @@ class _Run:
         variance = sum(column.double().sub(column.double().mean()).pow(2).sum().item() for column in validation.T)
         for chunk in validation.split(VALIDATION_SAMPLES):
             x = self.normalized(chunk)
-            bits, _ = self.sae.encode_bits(x)
-            x_hat = self.sae.decode(self.sae.bits_to_features(bits))
+            x_hat = self.sae.decode(self.sae.encode_features(x)[0])
             residual += (x_hat - x).double().pow(2).sum().item() / self.norm.scale**2
-            ones += (bits > 0.5).sum(0)
+            ones += self.sae.count_ones(x)
         fvu = torch.tensor(residual / variance if variance else math.nan)
         return ValidationRow(self.step, **_numbers(code_metrics((ones.double() / len(validation)).float(), fvu)))
 
@@ -266,7 +281,7 @@ class _Run:
         self.sae.set_normalization(self.norm.mean, self.norm.scale)
         bae = to_inference(self.sae)
         _estimate(bae, self.source)
-        foldable = self.cfg.fold_polarity and not bae.cfg.apply_b_dec_to_input
+        foldable = self.cfg.fold_polarity and not (bae.cfg.apply_b_dec_to_input or bae.is_nested or bae.cfg.refine_weight)
         flipped = fold_polarity(bae).flipped if foldable else []
         if self.directory is not None:
             self.directory.finish(bae, flipped)
@@ -274,14 +289,16 @@ class _Run:
 
 
 def _estimate(bae: BAE, source: Source) -> None:
-    """Prior and mean norm over the vectors that are known."""
-    ones, count, norms = torch.zeros(bae.d_bits, dtype=torch.long, device=bae.device), 0, 0.0
-    for chunk in source.known():
-        norms += chunk.norm(dim=1).double().sum().item()
-        count += len(chunk)
-        for rows in chunk.split(4096):
-            ones += (bae.bits(rows.to(bae.device)) > 0.5).sum(0)
-    bae.set_prior(ones, count)
+    """Prior and mean norm over the vectors that are known; where codes are refined twice, as the prior prices them."""
+    norms, count = 0.0, 0
+    for _ in range(2 if bae.cfg.refine_weight else 1):
+        ones, count, norms = torch.zeros(bae.d_bits, dtype=torch.long, device=bae.device), 0, 0.0
+        for chunk in source.known():
+            norms += chunk.norm(dim=1).double().sum().item()
+            count += len(chunk)
+            for rows in chunk.split(4096):
+                ones += bae.count_ones(rows.to(bae.device))
+        bae.set_prior(ones, count)
     bae.cfg.metadata.mean_activation_norm = norms / count
 
 
@@ -292,7 +309,7 @@ def _by_split(log: Log) -> tuple[list[HistoryRow], list[ValidationRow]]:
 
 def _history_row(step: int, output: TrainStepOutput, learning_rate: float) -> HistoryRow:
     losses: Any = output.losses
-    losses = {name: loss.item() for name, loss in losses.items()}
+    losses = dict.fromkeys(LOSSES, 0.0) | {name: loss.item() for name, loss in losses.items()}
     metrics: Any = output.metrics
     metrics = _numbers(BatchMetrics(**metrics))
     return HistoryRow(step=step, loss=output.loss.item(), **losses, **metrics, learning_rate=learning_rate)
@@ -312,6 +329,8 @@ class LossWatch:
 
     def see(self, step: int, losses: dict[str, Tensor]) -> None:
         """Takes the losses of a step."""
+        if list(losses) != self.names and self.problem() is None:  # another phase of training has begun
+            self.first = None
         self.names = list(losses)
         values = torch.stack([loss.detach().double() for loss in losses.values()])
         now = torch.cat([values.new_full((1,), step), values])
@@ -355,8 +374,10 @@ def interruption() -> Iterator[Callable[[], bool]]:
 
 def to_inference(sae: TrainingBAE) -> BAE:
     """The inference `BAE` of a trained one, which takes raw vectors: what `save_inference_model` saves."""
+    raw_weight = sae.cfg.refine_weight / sae.data_scale.item() ** 2  # squared error of raw vectors per bit
+    cfg = sae.cfg.get_inference_sae_cfg_dict() | {"metadata": sae.cfg.metadata.to_dict(), "refine_weight": raw_weight}
     with own_generators(sae.cfg.device):
-        bae = BAE.from_dict(sae.cfg.get_inference_sae_cfg_dict() | {"metadata": sae.cfg.metadata.to_dict()})
+        bae = BAE.from_dict(cfg)
     state = sae.state_dict()
     sae.process_state_dict_for_saving_inference(state)
     bae.process_state_dict_for_loading(state)
