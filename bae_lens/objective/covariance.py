@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -30,31 +30,41 @@ def covariance_loss(bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, ""]:
     kernels of `covariance_triton` where they can run (the environment's BAE_LENS_TRITON=0 turns them off).
 
     Args:
-        bits: Bits of a minibatch ``(batch, d_bits)``, fp32 or wider. NaN give NaN.
+        bits: Bits of a minibatch ``(batch, d_bits)``; the value is in fp32 or wider. NaN give NaN. Numbers that are neither
+            0 nor 1 (a hook has edited them) are taken by the plain formula; the kernels give NaN for them.
 
     Raises:
-        ValueError: If an entry is neither 0, 1 nor NaN. (The kernels give NaN then: telling would wait for the GPU.)
+        TypeError, ValueError: If it is no matrix of floating-point numbers.
     """
-    value = _AbsoluteCovariance.apply(bits)
-    assert isinstance(value, Tensor)
+    if not bits.is_floating_point():
+        raise TypeError(f"bits must be floating-point numbers, got {bits.dtype}")
+    if bits.dim() != 2:
+        raise ValueError(f"bits must be (batch, d_bits), got shape {tuple(bits.shape)}")
+    value, _, _ = _AbsoluteCovariance.apply(bits if bits.dtype == torch.float64 else bits.float(), bits.requires_grad)
     return value
 
 
 class _AbsoluteCovariance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, bits: Tensor) -> Tensor:
-        ctx.shape = bits.shape
-        by_kernels = _by_kernels(bits)
-        value, ctx.gradient, ctx.live = by_kernels or live_covariance(bits, with_gradient=ctx.needs_input_grad[0])
-        return value
+    def forward(bits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+        value, gradient, live = _by_kernels(bits) or live_covariance(bits, with_gradient=with_gradient)
+        return value, bits.new_empty(0, 0) if gradient is None else gradient, live
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        _, gradient, live = output
+        ctx.mark_non_differentiable(gradient, live)
+        ctx.save_for_backward(gradient, live)
+        ctx.shape = inputs[0].shape
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        scaled = ctx.gradient * grads[0]
-        if ctx.live is None or len(ctx.live) == ctx.shape[1]:
-            return scaled
-        return scaled.new_zeros(ctx.shape).index_copy_(1, ctx.live, scaled)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gradient, live = ctx.saved_tensors
+        scaled = gradient * grads[0]
+        if len(live) == ctx.shape[1]:
+            return scaled, None
+        return scaled.new_zeros(ctx.shape).index_copy_(1, live, scaled), None
 
 
 def _by_kernels(bits: Tensor) -> "LiveCovariance | None":
@@ -62,7 +72,8 @@ def _by_kernels(bits: Tensor) -> "LiveCovariance | None":
     if not (bits.is_cuda and covariance_triton.available() and covariance_triton.fits(bits)) or _failed_kernels:
         return None
     try:
-        return LiveCovariance(*covariance_triton.covariance_with_gradient(bits), None)
+        every = torch.arange(bits.shape[1], device=bits.device)
+        return LiveCovariance(*covariance_triton.covariance_with_gradient(bits), every)
     except covariance_triton.KernelsFailed as error:
         _failed_kernels.append(error)
         warnings.warn(f"the covariance goes on in eager torch, slower: {error}", stacklevel=2)
@@ -79,8 +90,8 @@ class LiveCovariance(NamedTuple):
     value: Float[Tensor, ""]
     gradient: Float[Tensor, "batch live"] | None
     """With respect to the live bits."""
-    live: Int[Tensor, " live"] | None
-    """Which bits change in the minibatch; None: the gradient is with respect to all."""
+    live: Int[Tensor, " live"]
+    """Which bits change in the minibatch; all of them where that was not told apart."""
 
 
 @torch.no_grad()
@@ -88,13 +99,14 @@ def live_covariance(bits: Float[Tensor, "batch d_bits"], *, with_gradient: bool 
     """The covariance term and its gradient, block by block; see `covariance_loss`."""
     n = len(bits)
     if not _is_binary(bits):
-        return _not_binary(bits)
+        return _plain_covariance(bits)
     ones = bits.sum(0)
     live = ((ones > 0) & (ones < n)).nonzero().squeeze(1)
     if len(live) == 0:
         return LiveCovariance(bits.new_zeros(()), bits.new_zeros(n, 0), live)
     codes = bits if len(live) == len(ones) else bits.index_select(1, live)
-    total, signed = _blockwise(codes.to(torch.int8).T.contiguous(), ones[live].round(), with_gradient)
+    product = fastest_product(bits.device.type)
+    total, signed = _blockwise(codes.to(product.operand).T.contiguous(), ones[live].round(), product, with_gradient)
     value = torch.tensor(total / (n * (n - 1)), dtype=bits.dtype, device=bits.device)
     if signed is None:
         return LiveCovariance(value, None, live)
@@ -104,15 +116,13 @@ def live_covariance(bits: Float[Tensor, "batch d_bits"], *, with_gradient: bool 
 
 
 def _blockwise(
-    codes: Int8[Tensor, "live batch"], ones: Float[Tensor, " live"], with_gradient: bool
+    operand: Shaped[Tensor, "live batch"], ones: Float[Tensor, " live"], product: "Product", with_gradient: bool
 ) -> tuple[int, Tensor | None]:
     """Sum of abs(n N_ij - s_i s_j) over i != j, and U transposed; the lower blocks are the upper ones, transposed."""
-    m, n = codes.shape
+    m, n = operand.shape
     exact = torch.int32 if n * n < 2**31 else torch.int64
     ones = ones.to(exact)
-    product = fastest_product(codes.device.type)
-    operand = codes.to(product.operand)
-    signed = codes.new_zeros(m, n, dtype=product.result) if with_gradient else None
+    signed = operand.new_zeros(m, n, dtype=product.result) if with_gradient else None
     total = 0
     block = min(max(BLOCK_ENTRIES // m, 32), 256)
     for start in range(0, m, block):
@@ -135,11 +145,13 @@ def _is_binary(bits: Float[Tensor, "batch d_bits"]) -> bool:
     return torch.dot(product, product).item() == 0
 
 
-def _not_binary(bits: Float[Tensor, "batch d_bits"]) -> LiveCovariance:
-    if not bits.isnan().any():
-        raise ValueError("bits must be 0 or 1: something between the step and the loss has edited them")
+def _plain_covariance(bits: Float[Tensor, "batch d_bits"]) -> LiveCovariance:
+    """The same of any numbers, by the formula."""
+    n = max(len(bits) - 1, 1)
+    centred = bits - bits.mean(0)
+    cov = (centred.T @ centred / n).fill_diagonal_(0)
     every = torch.arange(bits.shape[1], device=bits.device)
-    return LiveCovariance(bits.new_tensor(torch.nan), torch.full_like(bits, torch.nan), every)
+    return LiveCovariance(cov.abs().sum(), centred @ cov.sign() * (2 / n), every)
 
 
 class Product(NamedTuple):

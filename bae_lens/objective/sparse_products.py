@@ -40,7 +40,13 @@ def decode_linear(
 
 
 def _worthwhile(x: Tensor) -> bool:
-    return x.dim() == 2 and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return (
+        x.dim() == 2
+        and len(x) > 0
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class Entries(NamedTuple):
@@ -58,24 +64,27 @@ class Entries(NamedTuple):
 
 
 def entries(matrix: Float[Tensor, "rows columns"], chosen: Bool[Tensor, "rows columns"]) -> Entries | None:
-    """The chosen entries of a contiguous matrix; None where they are too many to be worth it."""
+    """The chosen entries of a matrix; None where they are too many to be worth it."""
     counts = chosen.sum(1)
     ends = counts.cumsum(0)
     if len(ends) and ends[-1] > SPARSE * chosen.numel():
         return None
-    flat = chosen.view(-1).nonzero().squeeze(1)
-    return Entries(flat % matrix.shape[1], ends - counts, matrix.view(-1)[flat])
+    flat = chosen.reshape(-1).nonzero().squeeze(1)
+    return Entries(flat % matrix.shape[1], ends - counts, matrix.reshape(-1)[flat])
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor) -> Tensor:
-        ctx.save_for_backward(x, W_enc)
+    def forward(x: Tensor, W_enc: Tensor, b_enc: Tensor) -> Tensor:
         return torch.addmm(b_enc, x, W_enc)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, W_enc = ctx.saved_tensors
         for_x, for_W, for_b = ctx.needs_input_grad
         grad = grads[0]
@@ -85,27 +94,37 @@ class _Encode(torch.autograd.Function):
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
-        on = features.bool()
-        ctx.constant = _constant_columns(features)
-        on[:, ctx.constant] = False
-        ctx.save_for_backward(features, on, W_dec)
-        changing = entries(features.contiguous(), on)
+    def forward(features: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+        on, constant = _changing(features)
+        changing = entries(features, on)
         if changing is None:
             return torch.addmm(b_dec, features, W_dec)
-        always = features[0, ctx.constant] @ W_dec[ctx.constant]
-        return (changing @ W_dec).add_(b_dec + always)
+        return (changing @ W_dec).add_(b_dec + features[0, constant] @ W_dec[constant])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        features, on, W_dec = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        features, W_dec = ctx.saved_tensors
         grad, total = grads[0], grads[0].sum(0)
         grad_W = None
         if ctx.needs_input_grad[1]:
+            on, constant = _changing(features)
             grad_W = _transposed_product(features, on, grad)
-            grad_W[ctx.constant] = torch.outer(features[0, ctx.constant], total)
+            grad_W[constant] = torch.outer(features[0, constant], total)
         return grad @ W_dec.T if ctx.needs_input_grad[0] else None, grad_W, total
+
+
+def _changing(features: Float[Tensor, "batch d_sae"]) -> tuple[Tensor, Tensor]:
+    """Which entries are on in columns that change, and the columns that have one value other than 0 in all rows."""
+    candidates = features[0].nonzero().squeeze(1)
+    constant = candidates[(features.index_select(1, candidates) == features[0, candidates]).all(0)]
+    on = features.bool()
+    on[:, constant] = False
+    return on, constant
 
 
 def _transposed_product(
@@ -114,10 +133,3 @@ def _transposed_product(
     """matrix.T @ rows, where only the chosen entries of the matrix differ from 0."""
     sparse = entries(matrix.T.contiguous(), chosen.T.contiguous())
     return matrix.T @ rows if sparse is None else sparse @ rows.contiguous()
-
-
-def _constant_columns(features: Float[Tensor, "batch d_sae"]) -> Tensor:
-    """Columns that have one value other than 0 in all rows."""
-    candidates = features[0].nonzero().squeeze(1)
-    same = (features.index_select(1, candidates) == features[0, candidates]).all(0)
-    return candidates[same]

@@ -87,3 +87,23 @@ def test_other_shapes_and_dtypes_and_autocast_take_the_dense_way():
     assert decode_linear(values.bfloat16(), W.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (values @ W).dtype == decode_linear(values, W, torch.zeros(5, dtype=torch.bfloat16)).dtype
+
+
+def test_an_empty_minibatch_and_strided_features_are_taken():
+    W, b = random(30, 5), random(5)
+    assert decode_linear(torch.zeros(0, 30), W, b).shape == (0, 5)
+    assert encode_linear(torch.zeros(0, 5), W.T, random(30)).shape == (0, 30)
+    values = features(20, 30, 0.05)
+    strided = values.T.contiguous().T
+    torch.testing.assert_close(decode_linear(strided, W, b), values @ W + b)
+    leaf = W.clone().requires_grad_()
+    decode_linear(strided, leaf, b).sum().backward()
+    torch.testing.assert_close(leaf.grad, values.T @ torch.ones(20, 5))
+
+
+def test_torch_func_differentiates_both():
+    values, x = features(20, 30, 0.05), random(20, 5)
+    by_decoder = torch.func.grad(lambda W: decode_linear(values, W, torch.zeros(5)).sum())(random(30, 5))
+    torch.testing.assert_close(by_decoder, values.T @ torch.ones(20, 5))
+    by_encoder = torch.func.grad(lambda W: encode_linear(x, W, torch.zeros(30)).sum())(random(5, 30))
+    torch.testing.assert_close(by_encoder, x.T @ torch.ones(20, 30))
