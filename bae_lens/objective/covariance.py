@@ -141,8 +141,11 @@ def _blockwise(
 
 
 def _is_binary(bits: Float[Tensor, "batch d_bits"]) -> bool:
-    product = torch.addcmul(bits, bits, bits, value=-1).reshape(-1)  # x (1 - x): exactly 0 for 0 and 1 alone
-    return torch.dot(product, product).item() == 0
+    for rows in bits.split(128):
+        product = torch.addcmul(rows, rows, rows, value=-1).reshape(-1)  # x (1 - x): exactly 0 for 0 and 1 alone
+        if torch.dot(product, product).item() != 0:
+            return False
+    return True
 
 
 def _plain_covariance(bits: Float[Tensor, "batch d_bits"]) -> LiveCovariance:
@@ -170,7 +173,12 @@ def _int8_multiply(a: Tensor, b: Tensor) -> Tensor:
     return torch.ops.aten._int_mm(a, b)
 
 
-INT8 = Product(torch.int8, torch.int32, _int8_multiply, lambda out, a, b: out.add_(_int8_multiply(a, b)))
+def _int8_add(out: Tensor, a: Tensor, b: Tensor) -> None:
+    for rows, factors in zip(out.split(2048), a.split(2048), strict=True):  # a whole product would be as large as `out`
+        rows += _int8_multiply(factors, b)
+
+
+INT8 = Product(torch.int8, torch.int32, _int8_multiply, _int8_add)
 FLOAT = Product(torch.float32, torch.float32, torch.matmul, lambda out, a, b: out.addmm_(a, b))
 """Exact under 2^24; in TF32 too, as the operands are 0, 1 and -1."""
 
