@@ -17,7 +17,7 @@ from bae_lens.model.store import load, save
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
-from bae_lens.training.config import TrainerConfig
+from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.schedules import Schedule
 from bae_lens.training.trainer import train
 from bae_lens.version import __version__
@@ -33,6 +33,7 @@ __all__ = [
     "ActivationDataset",
     "Activations",
     "BAEConfig",
+    "Recipe",
     "Schedule",
     "TrainerConfig",
     "TrainingBAE",

@@ -106,15 +106,27 @@ def sha256(path: Path) -> str:
 
 def _in_shards(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     held: list[Tensor] = []
-    for chunk in chunks:
-        held.append(chunk)
-        while sum(len(h) for h in held) >= size:
-            together = torch.cat(held)
-            yield together[:size]
-            held = [together[size:]]
-    rest = torch.cat(held) if held else torch.empty(0)
-    if len(rest):
-        yield rest
+    like: tuple[int, torch.dtype] | None = None
+    for number, chunk in enumerate(chunks):
+        if not isinstance(chunk, Tensor) or chunk.dim() != 2:
+            shape = tuple(chunk.shape) if isinstance(chunk, Tensor) else type(chunk).__name__
+            raise ValueError(f"chunks of vectors must be (any number, d_in); chunk {number} is {shape}")
+        like = like or (chunk.shape[1], chunk.dtype)
+        if (chunk.shape[1], chunk.dtype) != like:
+            raise ValueError(
+                f"chunks of vectors must be alike: chunk {number} has width {chunk.shape[1]} and {chunk.dtype}, "
+                f"those before it {like[0]} and {like[1]}"
+            )
+        rest = chunk
+        while len(rest):
+            room = size - sum(len(h) for h in held)
+            held.append(rest[:room])
+            rest = rest[room:]
+            if sum(len(h) for h in held) == size:
+                yield torch.cat(held)
+                held = []
+    if held:
+        yield torch.cat(held)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from typing_extensions import override
 
 from bae_lens.checks import check_activations, check_width
+from bae_lens.chunks import rows_at_once
 from bae_lens.model.binarize import SURROGATES, step
 from bae_lens.model.config import BAEConfig
 from bae_lens.model.level_codes import code_costs
@@ -220,7 +221,7 @@ class BinaryCode(SAE[Any]):
             raise ValueError("this BAE has no prior yet: call bae.estimate_prior(activations) first")
 
     @torch.no_grad()
-    def estimate_prior(self, activations: Float[Tensor, "... d_in"], batch_size: int = 4096) -> None:
+    def estimate_prior(self, activations: Float[Tensor, "... d_in"], batch_size: int | None = None) -> None:
         """Sets the prior to the mean of each bit over these vectors, counted in integers.
 
         Where codes are refined the prior also prices them, and so changes the codes: it is counted twice.
@@ -233,7 +234,7 @@ class BinaryCode(SAE[Any]):
         rows = activations.flatten(0, -3 if by_head else -2)
         for _ in range(2 if self.cfg.refine_weight else 1):
             ones = torch.zeros(self.d_bits, dtype=torch.long, device=self.device)
-            for batch in rows.split(batch_size):
+            for batch in rows.split(batch_size or rows_at_once(self.d_pre)):
                 ones += self.count_ones(batch.to(self.device))
             self.set_prior(ones, len(rows))
 

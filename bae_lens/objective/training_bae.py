@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from bae_lens.checks import check_activations
+from bae_lens.chunks import rows_at_once
 from bae_lens.model.bae import BinaryCode
 from bae_lens.model.binarize import step
 from bae_lens.objective.config import TrainingBAEConfig
@@ -135,7 +136,9 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             return
         density = self.cfg.init_density or min(10 / self.d_bits, 0.25)
         self.W_dec.copy_(0.1 * directions)
-        self.b_enc.copy_(-_quantiles(normalized @ columns, 1 - density))
+        width = rows_at_once(len(normalized), columns.shape[1])
+        thresholds = [_quantiles(normalized @ block, 1 - density) for block in columns.split(width, dim=1)]
+        self.b_enc.copy_(-torch.cat(thresholds))
 
     @torch.no_grad()
     def set_normalization(self, mean: Float[Tensor, " d_in"], scale: float) -> None:

@@ -16,7 +16,8 @@ from bae_lens.files import new_directory, write_json
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training.data import Source
 
-FILES = ("weights.safetensors", "optimizer.safetensors")
+FILES = ("sae_weights.safetensors", "optimizer.safetensors", "cfg.json")
+"""The first and the last make it a directory that `TrainingSAE.load_from_disk` takes."""
 
 
 class Checkpoint(NamedTuple):
@@ -59,6 +60,7 @@ def write_checkpoint(
     with new_directory(path) as new:
         save_file(weights, new / FILES[0])
         save_file(moments, new / FILES[1])
+        write_json(new / FILES[2], sae.cfg.to_dict())
         checksums = {name: sha256(new / name) for name in FILES}
         state = {"step": step, "data": source.state(), "prior_samples": sae.cfg.prior_samples, "sha256": checksums}
         write_json(new / "state.json", state)
@@ -80,7 +82,7 @@ def step_of(checkpoint: Path) -> int:
 def read_last_checkpoint(directory: Path) -> Checkpoint | None:
     """The last checkpoint that is whole; None where there is none at all.
 
-    Warns of each that is not whole, and that the one before it is used.
+    Warns of each that is not whole, that the one before it is used, and renames it ``damaged-step-XXXXXXXX``.
 
     Raises:
         ValueError: If there are checkpoints, and none of them is whole.
@@ -91,13 +93,15 @@ def read_last_checkpoint(directory: Path) -> Checkpoint | None:
         try:
             checkpoint = _read(path)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            problems.append(f"{path}: {error}")
+            problems.append((path, error))
             continue
-        for problem in problems:
-            warnings.warn(f"this checkpoint is not whole, {path.name} is used instead: {problem}", stacklevel=2)
+        for damaged, problem in problems:
+            warnings.warn(f"this checkpoint is not whole, {path.name} is used instead: {damaged}: {problem}", stacklevel=2)
+            shutil.rmtree(damaged.with_name(f"damaged-{damaged.name}"), ignore_errors=True)
+            damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
         return checkpoint
     if found:
-        raise ValueError(f"none of the checkpoints is whole: {'; '.join(problems)}")
+        raise ValueError(f"none of the checkpoints is whole: {'; '.join(f'{path}: {error}' for path, error in problems)}")
     return None
 
 
@@ -106,5 +110,5 @@ def _read(path: Path) -> Checkpoint:
     for name in FILES:
         if sha256(path / name) != state["sha256"][name]:
             raise ValueError(f"{name} was cut short or altered: its checksum is not the one in state.json")
-    weights, optimizer = (load_file(path / name) for name in FILES)
+    weights, optimizer = (load_file(path / name) for name in FILES[:2])
     return Checkpoint(path, state["step"], weights, optimizer, state["data"], state["prior_samples"])

@@ -9,8 +9,9 @@ from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.training.metrics import check_loggers
 from bae_lens.training.schedules import Schedule
 
-FREE_ON_RESUME = ("device", "checkpoint_every", "keep_checkpoints", "log_to")
-"""Fields that a resumed run may change: they say nothing of the numbers."""
+FREE_ON_RESUME = ("device", "checkpoint_every", "keep_checkpoints", "log_to", "log_every", "validate_every")
+"""Fields that a resumed run may change: they say nothing of the weights."""
+WHOLE = ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "seed")
 
 
 @dataclass(kw_only=True)
@@ -20,7 +21,7 @@ class TrainerConfig:
     steps: int | None = None
     """Optimiser steps; or give `epochs`."""
     epochs: float | None = None
-    """Passes over the training vectors."""
+    """So many times the training vectors are seen, counted in minibatches; or give `steps`."""
     batch_size: int = 512
     learning_rate: float = 4e-3
     """Of Adam, at the schedule's peak."""
@@ -72,10 +73,11 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive, got {value}")
-        for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "seed"):
+        for name in WHOLE:
             value = getattr(self, name)
-            if value is not None and (value != int(value) or value < 0):
+            if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value}")
+            setattr(self, name, None if value is None else int(value))
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: the bits of one sample have neither entropy nor covariance")
         if not 0 <= self.warm_share < 1:
@@ -83,25 +85,31 @@ class TrainerConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and under 1, got {getattr(self, name)}")
-        for name in ("learning_rate_schedule", "entropy_schedule", "covariance_schedule"):
-            getattr(self, name).check_fits(self.steps or 0, name)
+        if isinstance(self.log_to, str):
+            raise ValueError(f"log_to is a tuple of names, as in ({self.log_to!r},)")
         self.log_to = tuple(self.log_to)
         check_loggers(self.log_to)
 
     def total_steps(self, samples: int | None) -> int:
-        """Optimiser steps for so many training vectors (None: a stream, which has no epochs).
+        """Optimiser steps for so many training vectors (None: a stream).
 
         Raises:
-            ValueError: If a schedule's delay leaves nothing of them.
+            ValueError: If epochs are asked of a stream.
         """
-        if self.steps:
-            return self.steps
-        if samples is None:
+        if self.steps is None and samples is None:
             raise ValueError("a stream of activations has no epochs: give steps")
-        steps = max(1, round((self.epochs or 0) * samples / self.batch_size))
-        for name in ("learning_rate_schedule", "entropy_schedule", "covariance_schedule"):
-            getattr(self, name).check_fits(steps, name)
-        return steps
+        return self.steps or max(1, round((self.epochs or 0) * (samples or 0) / self.batch_size))
+
+    def check_fits(self, steps: int, objective: str) -> None:
+        """Raises ValueError if a schedule's delay leaves nothing of so many steps; warns of a warm-up that is longer."""
+        warm = round(self.warm_share * steps) if objective == "rate_distortion" else 0
+        self.learning_rate_schedule.check_fits(warm or steps, "learning_rate_schedule")
+        if objective == "rate_distortion":
+            self.refined_schedule.check_fits(steps - warm, "refined_schedule")
+            self.rate_schedule.check_fits(steps - warm, "rate_schedule")
+        else:
+            self.entropy_schedule.check_fits(steps, "entropy_schedule")
+            self.covariance_schedule.check_fits(steps, "covariance_schedule")
 
 
 class Recipe(NamedTuple):
@@ -117,14 +125,15 @@ class Recipe(NamedTuple):
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Each field of two `Recipe.to_dict` that differs, with both values; but for those that may change on resume.
+    """Each field that differs, with both values; but for those that may change on resume, or that the version which wrote
+    `before` did not have.
 
-    >>> differences({"sae": {"d_sae": 8}}, {"sae": {"d_sae": 16}})
+    >>> differences({"sae": {"d_sae": 8}}, {"sae": {"d_sae": 16, "code": "nested"}})
     ['sae.d_sae was 8 and is 16']
     """
     found = []
-    for name in sorted({**before, **now}):
-        old, new = before.get(name), now.get(name)
+    for name in sorted(before):
+        old, new = before[name], now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f"{prefix}{name}.")
         elif old != new and name not in FREE_ON_RESUME:

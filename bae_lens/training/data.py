@@ -1,7 +1,9 @@
 """What training reads its minibatches from: a tensor, activations on disk, or any iterable of vectors."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,12 +12,14 @@ from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.checks import check_activations
+from bae_lens.chunks import rows_at_once
 
 START_SAMPLES = 8192
 """Vectors that a start from data sees; a share of 0.005 of them is still 40."""
 STREAM_TAIL = 16384
 """Of a stream, the prior is that of so many last vectors."""
-CHUNK = 65536
+FINGERPRINT_SAMPLES = 256
+"""Vectors, evenly spread, by which other data are told from the same."""
 
 Vectors = Float[Tensor, "samples d_in"] | ActivationDataset | Iterable[Tensor]
 """What `train` takes: raw vectors in memory, on disk, or in chunks ``(any number, d_in)``."""
@@ -48,6 +52,10 @@ class Source(Protocol):
         """In chunks, the vectors that normalisation and prior are taken from."""
         ...
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others, as JSON values."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """The data position, as JSON values."""
         ...
@@ -64,14 +72,23 @@ def as_source(vectors: Vectors, device: str) -> Source:
         TypeError: If it is nothing that holds vectors.
     """
     if isinstance(vectors, Tensor):
-        return Shuffled(_InMemory(vectors, device))
+        return Shuffled(_InMemory(vectors.detach(), device))
     if isinstance(vectors, ActivationDataset):
         return Shuffled(vectors)
+    if isinstance(vectors, str | Path):
+        raise TypeError(f"activations on disk are opened first: ActivationDataset({str(vectors)!r})")
+    if hasattr(vectors, "__array__"):
+        raise TypeError("activations must be a tensor, not an array: torch.from_numpy(array)")
     if isinstance(vectors, Iterable):
         return Stream(vectors)
     raise TypeError(
         f"activations must be a tensor, an ActivationDataset or an iterable of tensors, got {type(vectors).__name__}"
     )
+
+
+def hash_of(x: Float[Tensor, "samples d_in"]) -> str:
+    """A hash of some vectors' values, in hexadecimal digits."""
+    return hashlib.sha256(x.detach().cpu().double().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 class _InMemory:
@@ -81,10 +98,10 @@ class _InMemory:
         self.x = x
         if torch.device(device).type == "cuda" and x.device.type == "cpu":
             free, _ = torch.cuda.mem_get_info(device)
-            self.x = x.to(device) if x.numel() * x.element_size() <= free / 2 else x.pin_memory()
+            self.x = x.to(device) if x.numel() * x.element_size() <= free / 2 else x
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.x) if self.x.dim() else 0
 
     def rows(self, index: Tensor) -> Tensor:
         return self.x[index.to(self.x.device)]
@@ -102,6 +119,7 @@ class Shuffled:
 
     def check(self, d_in: int, batch_size: int) -> None:
         """As `Source` says; values on disk are checked as they are read."""
+        self.d_in = d_in
         if isinstance(self.data, _InMemory):
             check_activations(self.data.x, d_in)
             if self.data.x.dim() != 2:
@@ -133,10 +151,15 @@ class Shuffled:
     def known(self) -> Iterator[Tensor]:
         """As `Source` says: all of them."""
         number = 0
-        for chunk in self.data.chunks(CHUNK):
+        for chunk in self.data.chunks(rows_at_once(self.d_in, 65536)):
             check_activations(chunk, what=f"activations {number} to {number + len(chunk) - 1}")
             number += len(chunk)
             yield chunk
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As `Source` says."""
+        some = torch.linspace(0, len(self.data) - 1, min(FINGERPRINT_SAMPLES, len(self.data))).round().long()
+        return {"samples": len(self.data), "sha256": hash_of(self.data.rows(some))}
 
     def state(self) -> dict[str, Any]:
         """As `Source` says: the generator as it was when the pass began, and the place in it."""
@@ -176,7 +199,7 @@ class Stream:
                 break
         if sum(map(len, self.held)) < batch_size:
             raise ValueError(f"{sum(map(len, self.held))} vectors are fewer than one batch of {batch_size}")
-        self.first = torch.cat(list(self.held))[:START_SAMPLES]
+        self.first = torch.cat(list(self.held))[:START_SAMPLES].clone()
 
     def begin(self, batch_size: int, generator: torch.Generator) -> None:
         """As `Source` says."""
@@ -202,6 +225,10 @@ class Stream:
     def known(self) -> Iterator[Tensor]:
         """As `Source` says: the first ones before training, the last ones after it."""
         yield from self.tail or [self.first]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As `Source` says: the first vectors."""
+        return {"samples": None, "sha256": hash_of(self.first)}
 
     def state(self) -> dict[str, Any]:
         """As `Source` says."""
@@ -230,4 +257,4 @@ class Stream:
         if chunk.dim() != 2:
             raise ValueError(f"a chunk of activations must be (any number, d_in), got shape {tuple(chunk.shape)}")
         self.seen += len(chunk)
-        return chunk
+        return chunk.detach()

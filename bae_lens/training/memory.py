@@ -3,19 +3,23 @@
 import psutil
 import torch
 
+from bae_lens.chunks import ENTRIES
 from bae_lens.objective.config import TrainingBAEConfig
 
 COPIES = 4
 """Of each weight: itself, its gradient, Adam's two moments."""
 CODES = 12
 """Of a minibatch's codes at a step's peak: pre-activations, bits, features, their gradients, the covariance's parts."""
+PASS = 20
+"""Of what is made at a time where all vectors are encoded, or the start's thresholds are found."""
 
 
 def training_bytes(sae: TrainingBAEConfig, batch_size: int) -> int:
     """Bytes that training takes at its peak, in fp32, data apart: weights, gradients, Adam's moments, a minibatch's codes."""
     d_bits = sae.d_sae * sae.bits_per_feature
     weights = sae.d_in * (d_bits + sae.d_sae) + 3 * d_bits + sae.d_in
-    return 4 * (COPIES * weights + CODES * batch_size * d_bits + 8 * batch_size * sae.d_in)
+    step = CODES * batch_size * d_bits + 8 * batch_size * sae.d_in
+    return 4 * (COPIES * weights + max(step, PASS * max(ENTRIES, d_bits)))
 
 
 def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str) -> None:

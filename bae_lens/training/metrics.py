@@ -50,16 +50,23 @@ class ValidationRow(NamedTuple):
 class Log:
     """Where rows go, each as it is made; `rows` are those of this run, before an interruption too."""
 
-    def __init__(self, path: Path | None, loggers: Sequence[str] = (), config: dict[str, Any] | None = None):
+    def __init__(self, path: Path | None, loggers: Sequence[str] = (), config: dict[str, Any] | None = None, step: int = 0):
         self.path = path
         self.rows: list[HistoryRow | ValidationRow] = []
-        self.sinks = [_SINKS[name](path, config or {}) for name in loggers]
+        self.sinks = [_SINKS[name](path, config or {}, step) for name in loggers]
+
+    @classmethod
+    def read(cls, path: Path) -> "Log":
+        """The rows of a run that has ended."""
+        log = cls(path)
+        log.rows = _rows(path)
+        return log
 
     def resume_at(self, step: int) -> None:
         """Takes back the rows of an interrupted run up to a step, and drops what it had written after it."""
         if self.path is None or not self.path.exists():
             return
-        self.rows = [row for row in map(_row, self.path.read_text(encoding="utf-8").splitlines()) if row and row.step < step]
+        self.rows = [row for row in _rows(self.path) if _made(row) <= step]
         write_text(self.path, "".join(_line(row) for row in self.rows))
 
     def add(self, row: HistoryRow | ValidationRow) -> None:
@@ -99,6 +106,15 @@ def _line(row: HistoryRow | ValidationRow) -> str:
     return json.dumps({"split": _split(row), **values}, allow_nan=False) + "\n"
 
 
+def _rows(path: Path) -> list[HistoryRow | ValidationRow]:
+    return [row for row in map(_row, path.read_text(encoding="utf-8").splitlines()) if row]
+
+
+def _made(row: HistoryRow | ValidationRow) -> int:
+    """Steps that were made when a row was: its own too, for one of a minibatch."""
+    return row.step + isinstance(row, HistoryRow)
+
+
 def _row(line: str) -> HistoryRow | ValidationRow | None:
     """A row of the file; None for a line that a killed process did not finish."""
     try:
@@ -112,19 +128,18 @@ def _row(line: str) -> HistoryRow | ValidationRow | None:
 Sink = tuple[Callable[[dict[str, Any], int], Any], Callable[[], Any]]
 
 
-def _wandb(path: Path | None, config: dict[str, Any]) -> Sink:
+def _wandb(path: Path | None, config: dict[str, Any], step: int) -> Sink:
     import wandb
 
-    run = wandb.init(
-        project="bae_lens", name=path.parent.name if path else None, config=config, dir=path.parent if path else None
-    )
+    name, directory = (path.parent.name, path.parent) if path else (None, None)
+    run = wandb.init(project="bae_lens", name=name, id=config.get("run"), resume="allow", config=config, dir=directory)
     return lambda values, step: run.log(values, step=step), run.finish
 
 
-def _tensorboard(path: Path | None, config: dict[str, Any]) -> Sink:
+def _tensorboard(path: Path | None, config: dict[str, Any], step: int) -> Sink:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    writer = SummaryWriter(str(path.parent / "tensorboard") if path else None)
+    writer = SummaryWriter(str(path.parent / "tensorboard") if path else None, purge_step=step or None)
 
     def log(values: dict[str, Any], step: int) -> None:
         for name, value in values.items():
@@ -133,4 +148,4 @@ def _tensorboard(path: Path | None, config: dict[str, Any]) -> Sink:
     return log, writer.close
 
 
-_SINKS: dict[str, Callable[[Path | None, dict[str, Any]], Sink]] = {"wandb": _wandb, "tensorboard": _tensorboard}
+_SINKS: dict[str, Callable[[Path | None, dict[str, Any], int], Sink]] = {"wandb": _wandb, "tensorboard": _tensorboard}

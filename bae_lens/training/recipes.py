@@ -52,7 +52,15 @@ def recommended(
         entropy_weight=entropy_weight,
         covariance_weight=2e-3,
     )
-    return Recipe(sae, TrainerConfig(steps=steps, batch_size=batch_size, learning_rate=5e-3, seed=seed, device=device))
+    trainer = TrainerConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=5e-3,
+        learning_rate_schedule=Schedule(shape="wsd", warm_up=min(200, steps // 5), decay=0.3),
+        seed=seed,
+        device=device,
+    )
+    return Recipe(sae, trainer)
 
 
 def rate_distortion(
@@ -88,7 +96,15 @@ def rate_distortion(
         surrogate_width=0.5,
         init="data",
     )
-    trainer = TrainerConfig(steps=steps, batch_size=batch_size, learning_rate=6e-3, seed=seed, device=device)
+    trainer = TrainerConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=6e-3,
+        learning_rate_schedule=Schedule(shape="wsd", warm_up=min(200, steps // 20), decay=0.3),
+        refined_schedule=Schedule(shape="wsd", warm_up=min(100, steps // 20), decay=0.4),
+        seed=seed,
+        device=device,
+    )
     return Recipe(sae, trainer)
 
 

@@ -1,14 +1,13 @@
 """The directory of a run: recipe.json, metrics.jsonl, checkpoints/ and, once it has ended, the BAE in SAELens' format."""
 
-import hashlib
 import json
+import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from bae_lens.files import check_output_directory, move_into, new_directory, write_json
+from bae_lens.files import check_output_directory, check_writable, move_into, new_directory, write_json
 from bae_lens.model.bae import BAE
 from bae_lens.model.store import BAE_FILES, load
 from bae_lens.training.checkpoints import list_checkpoints, step_of
@@ -47,11 +46,16 @@ class RunDirectory:
         if holds_run and not resume:
             raise FileExistsError(f"{directory.path} already holds something, a run: resume=True goes on with it")
         if not holds_run:
+            _sweep(directory.path)
             check_output_directory(directory.path)
             return directory
         changed = differences(directory._read(RECIPE)["recipe"], _as_json(recipe.to_dict()))
         if changed:
             raise ValueError(f"the run in {directory.path} has another recipe: {'; '.join(changed)}")
+        if not directory.is_finished():
+            check_writable(directory.path)
+            _sweep(directory.path)
+            _sweep(directory.checkpoints)
         return directory
 
     @property
@@ -64,20 +68,27 @@ class RunDirectory:
         """Where checkpoints are."""
         return self.path / "checkpoints"
 
-    def begin(self, mean: Tensor, scale: float, samples: int | None) -> None:
-        """Writes down what is trained on what; or, where it is, compares the data.
+    def check_same(self, data: dict[str, Any]) -> None:
+        """Compares what a run that is there was begun on: activations, validation and metadata.
 
         Raises:
-            ValueError: If the run was begun on other activations.
+            ValueError: If they are others (each difference is named).
         """
-        data = {"samples": samples, "scale": scale, "mean_sha256": hashlib.sha256(mean.numpy().tobytes()).hexdigest()}
         if (self.path / RECIPE).is_file():
             changed = differences(self._read(RECIPE)["data"], _as_json(data))
             if changed:
-                raise ValueError(f"the run in {self.path} was begun on other activations: {'; '.join(changed)}")
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / RECIPE, {"bae_lens": __version__, "recipe": self.recipe.to_dict(), "data": data})
+                raise ValueError(f"the run in {self.path} was begun on other activations or metadata: {'; '.join(changed)}")
+
+    def begin(self, data: dict[str, Any]) -> None:
+        """Writes down what is trained on what, unless it is."""
+        if not (self.path / RECIPE).is_file():
+            self.path.mkdir(parents=True, exist_ok=True)
+            run = {"bae_lens": __version__, "run": uuid.uuid4().hex[:12], "recipe": self.recipe.to_dict(), "data": data}
+            write_json(self.path / RECIPE, run)
+
+    def name(self) -> str:
+        """What tells this run from all others."""
+        return self._read(RECIPE)["run"]
 
     def last_checkpoint_before(self, step: int) -> Path | None:
         """The last one whose weights were not yet those of this step."""
@@ -86,9 +97,7 @@ class RunDirectory:
 
     def log(self) -> Log:
         """The metrics that were written."""
-        log = Log(self.metrics)
-        log.resume_at(2**62)
-        return log
+        return Log.read(self.metrics)
 
     def is_finished(self) -> bool:
         """Whether the BAE is there."""
@@ -97,7 +106,7 @@ class RunDirectory:
     def finish(self, bae: BAE, flipped: list[int]) -> None:
         """Puts the BAE in place, its configuration last: with that, the run has ended."""
         write_json(self.path / RESULT, {"flipped": flipped})
-        with new_directory(self.path / "bae") as temporary:
+        with new_directory(self.path / "bae", replace=BAE_FILES) as temporary:
             bae.save_model(temporary)
         move_into(self.path / "bae", self.path, BAE_FILES)
 
@@ -114,6 +123,13 @@ class RunDirectory:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{self.path / name} is not whole: {error}") from error
+
+
+def _sweep(path: Path) -> None:
+    """Removes what a killed process did not finish writing."""
+    for name in (RECIPE, RESULT, "metrics.jsonl", "step", "bae"):
+        for leftover in path.glob(f".{name}-*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:

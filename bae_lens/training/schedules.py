@@ -1,7 +1,9 @@
 """Schedules of the learning rate and of the weights: a factor over the run, in steps or in shares of it."""
 
 import math
+import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 from bae_lens.checks import check_known
 
@@ -34,6 +36,9 @@ class Schedule:
         check_known("shape of a schedule", self.shape, SHAPES)
         for name in ("delay", "warm_up", "decay"):
             value = getattr(self, name)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                value = int(value)
+                object.__setattr__(self, name, value)
             if isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a number of steps or a share of the run, got {value}")
             if isinstance(value, float) and value > 1:
@@ -61,9 +66,11 @@ class Schedule:
         return min(1.0, growth, self.end + (1 - self.end) * fall)
 
     def check_fits(self, total: int, what: str) -> None:
-        """Raises ValueError if the delay leaves nothing of a run of so many steps."""
+        """Raises ValueError if the delay leaves nothing of a run of so many steps; warns of a warm-up that is longer."""
         if total and self.delay and in_steps(self.delay, total) >= total:
             raise ValueError(f"the delay of the {what}, {self.delay!r}, is as long as the run of {total} steps or longer")
+        if total and in_steps(self.delay, total) + in_steps(self.warm_up, total) > total:
+            warnings.warn(f"the {what} never reaches its peak: a warm-up of {self.warm_up!r} in {total} steps", stacklevel=4)
 
 
 def in_steps(duration: int | float, total: int) -> float:

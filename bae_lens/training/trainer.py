@@ -1,11 +1,9 @@
 """Trains a BAE and gives back one that takes raw activations; a run in a directory goes on from where it was."""
 
 import dataclasses
+import json
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +14,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bae_lens.checks import check_activations
+from bae_lens.chunks import rows_at_once
 from bae_lens.model.bae import BAE
 from bae_lens.model.transforms import fold_polarity
 from bae_lens.objective.training_bae import BatchMetrics, TrainingBAE, code_metrics
 from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
 from bae_lens.training.config import Recipe, TrainerConfig
-from bae_lens.training.data import START_SAMPLES, Source, Vectors, as_source
+from bae_lens.training.data import START_SAMPLES, Source, Vectors, as_source, hash_of
 from bae_lens.training.memory import check_memory
 from bae_lens.training.metrics import LOSSES, HistoryRow, Log, ValidationRow
 from bae_lens.training.run_directory import RunDirectory
-
-VALIDATION_SAMPLES = 8192
-"""Validation vectors that are encoded at a time."""
+from bae_lens.training.watch import LossWatch, interruption
 
 
 class Normalization(NamedTuple):
@@ -83,23 +80,56 @@ def train(
         KeyboardInterrupt: After Ctrl-C, at the end of a step; a second one does not wait.
     """
     cfg = recipe.trainer
+    _check_recipe(recipe)
+    _check_metadata(metadata)
     directory = None if out is None else RunDirectory.open(out, recipe, resume)
-    if directory is not None and directory.is_finished():
-        return Trained(directory.load_bae(cfg.device), *_by_split(directory.log()), directory.flipped())
     source = as_source(activations, cfg.device)
     source.check(recipe.sae.d_in, cfg.batch_size)
     if validation is not None:
         check_activations(validation, recipe.sae.d_in, "validation activations")
+        if validation.dim() != 2:
+            raise ValueError(f"validation activations must be vectors (held_out, d_in), got shape {tuple(validation.shape)}")
     steps = cfg.total_steps(source.samples)
+    cfg.check_fits(steps, recipe.sae.objective)
+    data = {
+        "activations": source.fingerprint(),
+        "validation": None if validation is None else hash_of(validation),
+        "metadata": metadata or {},
+    }
+    if directory is not None:
+        directory.check_same(data)
+        if directory.is_finished():
+            return Trained(directory.load_bae(cfg.device), *_by_split(directory.log()), directory.flipped())
     check_memory(recipe.sae, cfg.batch_size, cfg.device)
     norm = _fit(source, cfg)
     if directory is not None:
-        directory.begin(norm.mean, norm.scale, source.samples)
+        directory.begin(data)
     run = _Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory)
     if directory is not None and resume:
         run.go_on()
     run.optimize(progress)
     return run.finish()
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"a recipe is expected, as from bae_lens.recipes.recommended(d_in); got {type(recipe).__name__}")
+    if recipe.sae.entropy_delay_steps:
+        raise ValueError("the trainer's entropy_schedule says the delay here: leave entropy_delay_steps at 0")
+    try:
+        torch.empty(0, device=recipe.trainer.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"this machine has no device {recipe.trainer.device!r}: {error}") from error
+
+
+def _check_metadata(metadata: Any) -> None:
+    if not isinstance(metadata, dict | None):
+        raise TypeError(f"metadata must be a dictionary, got {type(metadata).__name__}")
+    for name, value in (metadata or {}).items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"metadata[{name!r}] cannot be written as JSON: {error}") from error
 
 
 def own_generators(device: str) -> AbstractContextManager[None]:
@@ -166,8 +196,6 @@ class _Run:
         trainable = [p for p in self.sae.parameters() if p.requires_grad]
         betas = (self.cfg.beta1, self.cfg.beta2)
         self.optimizer = torch.optim.Adam(trainable, lr=self.cfg.learning_rate, betas=betas, fused=True)
-        config = {"recipe": Recipe(self.sae.cfg, self.cfg).to_dict()}
-        self.log = Log(self.directory.metrics if self.directory else None, self.cfg.log_to, config)
         self.watch = LossWatch()
 
     def normalized(self, x: Tensor) -> Tensor:
@@ -183,18 +211,25 @@ class _Run:
         if checkpoint is not None:
             checkpoint.restore(self.sae, self.optimizer, self.source)
             self.step = checkpoint.step
-        self.log.resume_at(self.step)
 
     def optimize(self, progress: bool) -> None:
         """All steps that are left."""
+        path = None
+        config: dict[str, Any] = {"recipe": Recipe(self.sae.cfg, self.cfg).to_dict()}
+        if self.directory is not None:
+            path, config["run"] = self.directory.metrics, self.directory.name()
+        self.log = Log(path, self.cfg.log_to, config, self.step)
+        self.log.resume_at(self.step)
         bar = tqdm(total=self.steps, initial=self.step, desc="BAE", unit="step", disable=not progress)
         try:
             with bar, interruption() as interrupted:
                 while self.step < self.steps:
-                    if interrupted():
-                        self._leave()
                     self._train_step(bar)
                     bar.update()
+                    if interrupted():
+                        self._leave()
+            if self.directory is not None:
+                self._checkpoint()  # what comes after the last step may fail too
         finally:
             self.log.close()
 
@@ -262,13 +297,15 @@ class _Run:
             return
         good = None if self.directory is None else self.directory.last_checkpoint_before(problem.step)
         known = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
-        raise FloatingPointError(f"{problem.what}: try a lower learning rate; {known}")
+        raise FloatingPointError(f"{problem.what}: begin again with a lower learning rate; {known}")
 
     @torch.no_grad()
     def _validate(self, validation: Tensor) -> ValidationRow:
         ones, residual = torch.zeros(self.sae.d_bits, dtype=torch.long, device=self.sae.device), 0.0
-        variance = sum(column.double().sub(column.double().mean()).pow(2).sum().item() for column in validation.T)
-        for chunk in validation.split(VALIDATION_SAMPLES):
+        mean = validation.mean(0, dtype=torch.float64)
+        variance = 0.0
+        for chunk in validation.split(rows_at_once(self.sae.d_pre)):
+            variance += (chunk.double() - mean).pow(2).sum().item()
             x = self.normalized(chunk)
             x_hat = self.sae.decode(self.sae.encode_features(x)[0])
             residual += (x_hat - x).double().pow(2).sum().item() / self.norm.scale**2
@@ -296,7 +333,7 @@ def _estimate(bae: BAE, source: Source) -> None:
         for chunk in source.known():
             norms += chunk.norm(dim=1).double().sum().item()
             count += len(chunk)
-            for rows in chunk.split(4096):
+            for rows in chunk.split(rows_at_once(bae.d_pre)):
                 ones += bae.count_ones(rows.to(bae.device))
         bae.set_prior(ones, count)
     bae.cfg.metadata.mean_activation_norm = norms / count
@@ -318,58 +355,6 @@ def _history_row(step: int, output: TrainStepOutput, learning_rate: float) -> Hi
 def _numbers(metrics: BatchMetrics) -> dict[str, Any]:
     """Those metrics that a row holds."""
     return {name: getattr(metrics, name).item() for name in ("fvu", "entropy", "live", "dense", "l0")}
-
-
-class LossWatch:
-    """Remembers the first step at which a loss is not finite, on the device: looking is left to `problem`."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.first: Tensor | None = None
-
-    def see(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Takes the losses of a step."""
-        if list(losses) != self.names and self.problem() is None:  # another phase of training has begun
-            self.first = None
-        self.names = list(losses)
-        values = torch.stack([loss.detach().double() for loss in losses.values()])
-        now = torch.cat([values.new_full((1,), step), values])
-        self.first = now if self.first is None else torch.where(self.first[1:].isfinite().all(), now, self.first)
-
-    def problem(self) -> "Problem | None":
-        """The first that was not finite; None while all is well."""
-        step, *values = [0.0] if self.first is None else self.first.tolist()
-        bad = [f"{name} is {value}" for name, value in zip(self.names, values, strict=False) if not math.isfinite(value)]
-        if not bad:
-            return None
-        terms = ", ".join(f"{name} {value:.3g}" for name, value in zip(self.names, values, strict=True))
-        return Problem(int(step), f"{' and '.join(bad)} at step {step:.0f} ({terms})")
-
-
-class Problem(NamedTuple):
-    """A loss that was not finite."""
-
-    step: int
-    what: str
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Holds back the first Ctrl-C of the block, and yields what tells whether there was one; a second one strikes at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before, seen = signal.getsignal(signal.SIGINT), threading.Event()
-
-    def note(number: int, frame: Any) -> None:
-        seen.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield seen.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def to_inference(sae: TrainingBAE) -> BAE:

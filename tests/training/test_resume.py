@@ -1,5 +1,6 @@
 """Runs that are interrupted, resumed, killed and damaged: real processes, real files, equality to the last bit."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,8 +11,10 @@ import time
 
 import pytest
 import torch
+from sae_lens import TrainingSAE
 
 import bae_lens
+from bae_lens.training import run_directory
 from bae_lens.training.config import Recipe
 from bae_lens.training.recipes import recommended
 
@@ -42,11 +45,11 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(TrainingBAE, "training_forward_pass", interrupted)
 
 
-def interrupt(monkeypatch, x, recipe, out, step):
+def interrupt(monkeypatch, x, recipe, out, step, **options):
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(KeyboardInterrupt, match=f"after {step + 1} of 60 steps.*resume=True"):
-            bae_lens.train(x, recipe, out=out, progress=False)
+            bae_lens.train(x, recipe, out=out, progress=False, **options)
 
 
 def equal(one, two):
@@ -63,18 +66,18 @@ def stream():
 
 
 @pytest.mark.parametrize("data", [in_memory, stream])
-@pytest.mark.parametrize("step", [7, 33])
+@pytest.mark.parametrize("step", [7, 19, 33])
 def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(tmp_path, monkeypatch, data, step):
     """Seed 0; the passes over the data are 15 steps long, so both interruptions lie inside one."""
-    whole = bae_lens.train(data(), quick(log_every=5), out=tmp_path / "whole", validation=vectors(100, seed=2), progress=False)
-    interrupt(monkeypatch, data(), quick(log_every=5), tmp_path / "run", step)
-    resumed = bae_lens.train(
-        data(), quick(log_every=5), out=tmp_path / "run", validation=vectors(100, seed=2), resume=True, progress=False
-    )
+    recipe, held_out = quick(log_every=5, validate_every=10), vectors(100, seed=2)
+    whole = bae_lens.train(data(), recipe, out=tmp_path / "whole", validation=held_out, progress=False)
+    interrupt(monkeypatch, data(), recipe, tmp_path / "run", step, validation=held_out)
+    resumed = bae_lens.train(data(), recipe, out=tmp_path / "run", validation=held_out, resume=True, progress=False)
     assert equal(whole.bae, resumed.bae)
     assert resumed.history == whole.history
     assert resumed.bae.cfg.prior_samples == whole.bae.cfg.prior_samples
-    assert (tmp_path / "run" / "metrics.jsonl").read_text().count('"train"') == len(whole.history)
+    assert resumed.validation == whole.validation
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
 def test_activations_on_disk_train_to_the_same_bae_as_in_memory(tmp_path):
@@ -127,13 +130,25 @@ def test_a_recipe_that_differs_is_refused_with_every_field_named(tmp_path, monke
     assert "checkpoint_every" not in str(error.value)
 
 
-def test_other_data_are_refused(tmp_path, monkeypatch):
-    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
-    with pytest.raises(ValueError, match="other activations"):
-        bae_lens.train(vectors(seed=5), quick(), out=tmp_path / "run", resume=True, progress=False)
+@pytest.mark.parametrize("name", ["recommended", "paper"])
+@pytest.mark.parametrize("ended", [False, True])
+def test_other_data_are_refused_whatever_is_centred_and_a_run_that_has_ended_too(tmp_path, monkeypatch, name, ended):
+    recipe = bae_lens.recipes.get_recipe(name)(16, 2, steps=60)
+    train = dict(out=tmp_path / "run", validation=vectors(50), metadata={"hook_name": "h"})
+    with monkeypatch.context() as patch:
+        if not ended:
+            stop_at(patch, 30)
+        with contextlib.suppress(KeyboardInterrupt):
+            bae_lens.train(vectors(), recipe, **train, progress=False)
+    shuffled = vectors()[torch.randperm(2000, generator=torch.Generator().manual_seed(0))]
+    changes = {"activations": shuffled, "validation": vectors(50, seed=3), "metadata": {"hook_name": "g"}}
+    for field, value in changes.items():
+        changed = {"activations": vectors(), **train, field: value}
+        with pytest.raises(ValueError, match=f"other activations or metadata: {field}"):
+            bae_lens.train(changed.pop("activations"), recipe, **changed, resume=True, progress=False)
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("file", ["sae_weights.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_checkpoint_cut_short_is_said_and_the_one_before_is_used(tmp_path, monkeypatch, file):
     whole = bae_lens.train(vectors(), quick(), progress=False).bae
     interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 47)
@@ -142,15 +157,60 @@ def test_a_checkpoint_cut_short_is_said_and_the_one_before_is_used(tmp_path, mon
     with pytest.warns(UserWarning, match="step-00000040 is used instead"):
         resumed = bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False).bae
     assert equal(whole, resumed)
+    assert damaged.parent.with_name("damaged-step-00000048").exists()
+
+
+def test_a_checkpoint_is_a_training_sae_that_saelens_loads(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 47)
+    sae = TrainingSAE.load_from_disk(tmp_path / "run" / "checkpoints" / "step-00000048")
+    assert isinstance(sae, bae_lens.TrainingBAE)
+    assert sae.cfg.entropy_weight == 0.1
+
+
+def test_a_kill_while_the_bae_is_put_in_place_loses_no_step(tmp_path, monkeypatch):
+    whole = bae_lens.train(vectors(), quick(), progress=False).bae
+    with monkeypatch.context() as patch:
+        patch.setattr(run_directory, "move_into", lambda *args: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space"):
+            bae_lens.train(vectors(), quick(checkpoint_every=0), out=tmp_path / "run", progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(bae_lens.TrainingBAE, "training_forward_pass", lambda *args: pytest.fail("a step was made again"))
+        resumed = bae_lens.train(vectors(), quick(checkpoint_every=0), out=tmp_path / "run", resume=True, progress=False).bae
+    assert equal(whole, resumed)
+
+
+def test_ctrl_c_in_the_last_step_is_not_swallowed(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 59)
+    bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_of_an_older_version_without_some_fields_goes_on(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    path = tmp_path / "run" / "recipe.json"
+    recipe = json.loads(path.read_text())
+    del recipe["recipe"]["sae"]["entropy_batch_share"], recipe["recipe"]["trainer"]["warm_share"]
+    path.write_text(json.dumps(recipe))
+    bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_what_a_killed_process_did_not_finish_writing_is_swept_and_nothing_else(tmp_path, monkeypatch):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    (tmp_path / "run" / "checkpoints" / ".step-00000050-abc").mkdir()
+    (tmp_path / "run" / ".my-notes").write_text("x")
+    bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+    assert (tmp_path / "run" / ".my-notes").read_text() == "x"
 
 
 def test_an_altered_checkpoint_is_not_whole_and_without_another_one_the_run_is_refused(tmp_path, monkeypatch):
     interrupt(monkeypatch, vectors(), quick(checkpoint_every=0), tmp_path / "run", 47)
-    weights = tmp_path / "run" / "checkpoints" / "step-00000048" / "weights.safetensors"
+    weights = tmp_path / "run" / "checkpoints" / "step-00000048" / "sae_weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ValueError, match=r"none of the checkpoints is whole: .*weights\.safetensors was cut short or altered"):
+    with pytest.raises(
+        ValueError, match=r"none of the checkpoints is whole: .*sae_weights\.safetensors was cut short or altered"
+    ):
         bae_lens.train(vectors(), quick(checkpoint_every=0), out=tmp_path / "run", resume=True, progress=False)
 
 
