@@ -100,6 +100,11 @@ class _InMemory:
             free, _ = torch.cuda.mem_get_info(device)
             self.x = x.to(device) if x.numel() * x.element_size() <= free / 2 else x
 
+    @property
+    def d_in(self) -> int:
+        """Width of the vectors."""
+        return self.x.shape[-1]
+
     def __len__(self) -> int:
         return len(self.x) if self.x.dim() else 0
 
@@ -119,7 +124,6 @@ class Shuffled:
 
     def check(self, d_in: int, batch_size: int) -> None:
         """As `Source` says; values on disk are checked as they are read."""
-        self.d_in = d_in
         if isinstance(self.data, _InMemory):
             check_activations(self.data.x, d_in)
             if self.data.x.dim() != 2:
@@ -151,7 +155,7 @@ class Shuffled:
     def known(self) -> Iterator[Tensor]:
         """As `Source` says: all of them."""
         number = 0
-        for chunk in self.data.chunks(rows_at_once(self.d_in, 65536)):
+        for chunk in self.data.chunks(rows_at_once(self.data.d_in, 65536)):
             check_activations(chunk, what=f"activations {number} to {number + len(chunk) - 1}")
             number += len(chunk)
             yield chunk

@@ -56,7 +56,7 @@ def recommended(
         steps=steps,
         batch_size=batch_size,
         learning_rate=5e-3,
-        learning_rate_schedule=Schedule(shape="wsd", warm_up=min(200, steps // 5), decay=0.3),
+        learning_rate_schedule=Schedule(shape="wsd", warm_up=max(0, min(200, steps // 5)), decay=0.3),
         seed=seed,
         device=device,
     )
@@ -100,8 +100,8 @@ def rate_distortion(
         steps=steps,
         batch_size=batch_size,
         learning_rate=6e-3,
-        learning_rate_schedule=Schedule(shape="wsd", warm_up=min(200, steps // 20), decay=0.3),
-        refined_schedule=Schedule(shape="wsd", warm_up=min(100, steps // 20), decay=0.4),
+        learning_rate_schedule=Schedule(shape="wsd", warm_up=max(0, min(200, steps // 20)), decay=0.3),
+        refined_schedule=Schedule(shape="wsd", warm_up=max(0, min(100, steps // 20)), decay=0.4),
         seed=seed,
         device=device,
     )
