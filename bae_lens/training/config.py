@@ -35,12 +35,14 @@ class TrainerConfig:
     """Subtract the training mean; folded into the weights at the end."""
     rescale: bool = True
     """Divide so that the mean of |x - mean|^2 is d_in; folded into the weights at the end."""
+    allow_constant: bool = False
+    """Train on vectors that are all equal too, as section 4.1 does at r = 0; by default they are refused."""
     fold_polarity: bool = True
     """Turn round the features that are on more than half the time, at the end."""
     seed: int = 0
     device: str = "cpu"
     log_every: int = 100
-    """Steps between two rows of the metrics."""
+    """Steps between two rows of the metrics, and between two calls of a callback."""
     validate_every: int = 500
     """Steps between two looks at the validation vectors, where there are any; they are looked at after the last one too."""
     checkpoint_every: int = 1000
@@ -62,6 +64,8 @@ class TrainerConfig:
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value}")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: the bits of one sample have neither entropy nor covariance")
+        if self.allow_constant and self.rescale:
+            raise ValueError("allow_constant needs rescale=False: vectors that are all equal have no variance to divide by")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and under 1, got {getattr(self, name)}")

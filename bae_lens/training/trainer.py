@@ -38,6 +38,10 @@ class Normalization(NamedTuple):
     scale: float
 
 
+Callback = Callable[[int, BAE], None]
+"""What `train` shows the BAE to while it trains: (steps that were made, the BAE as it stands)."""
+
+
 class Trained(NamedTuple):
     """What training gives back."""
 
@@ -58,6 +62,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    callback: Callback | None = None,
 ) -> Trained:
     """Trains a BAE.
 
@@ -73,6 +78,9 @@ def train(
         metadata: SAELens' metadata: hook_name, model_name, context_size, prepend_bos and so on.
         out: A directory that does not exist yet, or is empty, or holds this run (with `resume`).
         resume: Go on with the run in `out`, or begin it; a run that has ended is read, not repeated.
+        callback: Called after every `log_every` steps and after the last, with the number of steps that were made and the BAE
+            as it stands: an inference `BAE` that takes raw vectors, and a copy, which may be kept. Its prior is the running
+            one, its polarity is not folded. A resumed run shows what comes after its checkpoint.
 
     Raises:
         TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite; if a
@@ -95,7 +103,7 @@ def train(
     norm = _fit(source, cfg)
     if directory is not None:
         directory.begin(norm.mean, norm.scale, source.samples)
-    run = _Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory)
+    run = _Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory, callback)
     if directory is not None and resume:
         run.go_on()
     run.optimize(progress)
@@ -111,7 +119,7 @@ def fit_normalization(x: Float[Tensor, "samples d_in"], cfg: TrainerConfig) -> N
     """The mean and the scale that training divides out, in float64.
 
     Raises:
-        ValueError: If all vectors are equal.
+        ValueError: If all vectors are equal and the configuration does not allow it.
     """
     return _fit(as_source(x, "cpu"), cfg)
 
@@ -122,11 +130,13 @@ def _fit(source: Source, cfg: TrainerConfig) -> Normalization:
         count, total = count + len(chunk), total + chunk.double().sum(0).cpu()
         dtype = chunk.dtype
     mean = (total / count).to(dtype).double()  # rounded as the data are, so that the fold undoes exactly what was done
-    mean = mean if cfg.center else torch.zeros_like(mean)
-    energy = sum((chunk.cpu().double() - mean).pow(2).sum().item() for chunk in source.known()) / count
-    if energy == 0:
+    variance = sum((chunk.cpu().double() - mean).pow(2).sum().item() for chunk in source.known()) / count
+    if variance == 0 and not cfg.allow_constant:
         raise ValueError(f"the {count} activations are all equal: there is nothing to learn from them")
-    return Normalization(mean, math.sqrt(len(mean) / energy) if cfg.rescale else 1.0)
+    if cfg.center:
+        return Normalization(mean, math.sqrt(len(mean) / variance) if cfg.rescale else 1.0)
+    energy = variance + mean.square().sum().item()
+    return Normalization(torch.zeros_like(mean), math.sqrt(len(mean) / energy) if cfg.rescale else 1.0)
 
 
 def _new_bae(recipe: Recipe, steps: int, metadata: dict[str, Any] | None) -> TrainingBAE:
@@ -153,6 +163,7 @@ class _Run:
     steps: int
     validation: Tensor | None
     directory: RunDirectory | None
+    callback: Callback | None
 
     def __post_init__(self) -> None:
         self.step = 0
@@ -221,6 +232,8 @@ class _Run:
             bar.set_postfix(fvu=f"{row.fvu:.3f}", bits=f"{row.entropy:.1f}", live=row.live)
         if self.validation is not None and (self.step % cfg.validate_every == 0 or last):
             self.log.add(self._validate(self.validation))
+        if self.callback is not None and (self.step % cfg.log_every == 0 or last):
+            self.callback(self.step, self.snapshot())
         if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
             self._checkpoint()
 
@@ -261,10 +274,16 @@ class _Run:
         fvu = torch.tensor(residual / variance if variance else math.nan)
         return ValidationRow(self.step, **_numbers(code_metrics((ones.double() / len(validation)).float(), fvu)))
 
-    def finish(self) -> Trained:
-        """The inference BAE, saved where there is a directory."""
+    def snapshot(self) -> BAE:
+        """An inference BAE of the weights as they stand, for raw vectors."""
         self.sae.set_normalization(self.norm.mean, self.norm.scale)
         bae = to_inference(self.sae)
+        self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)
+        return bae
+
+    def finish(self) -> Trained:
+        """The inference BAE, saved where there is a directory."""
+        bae = self.snapshot()
         _estimate(bae, self.source)
         foldable = self.cfg.fold_polarity and not bae.cfg.apply_b_dec_to_input
         flipped = fold_polarity(bae).flipped if foldable else []
