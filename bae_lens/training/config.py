@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from bae_lens.checks import check_known
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.training.metrics import check_loggers
 from bae_lens.training.schedules import Schedule
@@ -100,6 +101,28 @@ class Recipe(NamedTuple):
         """Every field as JSON values."""
         sae = {name: value for name, value in self.sae.to_dict().items() if name != "metadata"}
         return {"sae": sae, "trainer": dataclasses.asdict(self.trainer) | {"log_to": list(self.trainer.log_to)}}
+
+
+def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A recipe with some of its fields set anew.
+
+    Args:
+        changes: Names of fields of `TrainerConfig` or `TrainingBAEConfig` to values; a schedule's fields after a dot, as in
+            "learning_rate_schedule.decay".
+
+    Raises:
+        ValueError: If there is no such field (near names are said), or a value is out of range.
+    """
+    for name, value in changes.items():
+        sae, trainer = ({f.name for f in dataclasses.fields(part)} for part in recipe)
+        schedules = [f"{n}.{f.name}" for n in trainer if n.endswith("_schedule") for f in dataclasses.fields(Schedule)]
+        check_known("field of a recipe", name, [*(trainer | sae) - {s.split(".")[0] for s in schedules}, *schedules])
+        field_name, _, inner = name.partition(".")
+        if inner:
+            value = dataclasses.replace(getattr(recipe.trainer, field_name), **{inner: value})
+        part = "trainer" if field_name in trainer else "sae"
+        recipe = recipe._replace(**{part: dataclasses.replace(getattr(recipe, part), **{field_name: value})})
+    return recipe
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

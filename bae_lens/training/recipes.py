@@ -72,9 +72,9 @@ def synthetic(
 ) -> Recipe:
     """For a dense binary truth, as section 4.1's sums of directions that are each there half the time.
 
-    When to use it: where the vectors are known to be such sums, of directions of about unit length. It starts with bits that are
-    on half the time; `recommended` starts with bits that are seldom on, which is right for real activations and wrong here.
-    Weights are in units of L_r summed over d_in, of the vectors as they are: neither centred nor rescaled.
+    When to use it: where the vectors are known to be such sums, of directions of about unit length. Its bits start on half the
+    time; those of `recommended` start seldom on, which is right for real activations and wrong here. Weights are in units of
+    L_r summed over d_in, of the vectors as they are: neither centred nor rescaled.
     """
     sae = TrainingBAEConfig(
         d_in=d_in,
@@ -189,6 +189,9 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "paper": paper,
     "reference_code": reference_code,
 }
+
+PUBLISHED = ("paper", "reference_code")
+"""Those that take a `use`, one of the paper's experiments."""
 
 
 def get_recipe(name: str) -> Callable[..., Recipe]:

@@ -49,7 +49,7 @@ class RunDirectory:
         if not holds_run:
             check_output_directory(directory.path)
             return directory
-        changed = differences(directory._read(RECIPE)["recipe"], _as_json(recipe.to_dict()))
+        changed = differences(directory._read(RECIPE)["recipe"], as_json(recipe.to_dict()))
         if changed:
             raise ValueError(f"the run in {directory.path} has another recipe: {'; '.join(changed)}")
         return directory
@@ -72,7 +72,7 @@ class RunDirectory:
         """
         data = {"samples": samples, "scale": scale, "mean_sha256": hashlib.sha256(mean.numpy().tobytes()).hexdigest()}
         if (self.path / RECIPE).is_file():
-            changed = differences(self._read(RECIPE)["data"], _as_json(data))
+            changed = differences(self._read(RECIPE)["data"], as_json(data))
             if changed:
                 raise ValueError(f"the run in {self.path} was begun on other activations: {'; '.join(changed)}")
             return
@@ -116,6 +116,6 @@ class RunDirectory:
             raise ValueError(f"{self.path / name} is not whole: {error}") from error
 
 
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+def as_json(value: dict[str, Any]) -> dict[str, Any]:
     """As it comes back from a file."""
     return json.loads(json.dumps(value))
