@@ -149,8 +149,9 @@ def _synthetic(args: argparse.Namespace) -> int:
     from bae_lens.benchmark.synthetic_table import markdown_table
 
     options = {k: v for k, v in vars(args).items() if k not in ("run", "traceback", "set")}
-    results = run_synthetic(SyntheticOptions(**options, changes=dict(map(_field_value, args.set))))
-    written = write_report(args.out, results)
+    chosen = SyntheticOptions(**options, changes=dict(map(_field_value, args.set)))
+    results = run_synthetic(chosen)
+    written = write_report(chosen, results)
     print(f"\n{markdown_table(results)}\nSaved to {args.out}: {', '.join(path.name for path in written)}")
     return 0
 

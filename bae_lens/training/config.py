@@ -32,6 +32,9 @@ class TrainerConfig:
     """Of `entropy_weight`; the paper's is 0 for a quarter of the run, and then constant."""
     covariance_schedule: Schedule = field(default_factory=Schedule)
     """Of `covariance_weight`; the paper's is constant from the first step."""
+    revise_at: tuple[float, ...] = ()
+    """Shares of the run after which bits are dropped that cost more than they explain, and added where that pays
+    (objective/revise.py); while the entropy weight is 0 nothing is done."""
     center: bool = True
     """Subtract the training mean; folded into the weights at the end."""
     rescale: bool = True
@@ -73,6 +76,9 @@ class TrainerConfig:
         for name in ("learning_rate_schedule", "entropy_schedule", "covariance_schedule"):
             getattr(self, name).check_fits(self.steps or 0, name)
         self.log_to = tuple(self.log_to)
+        self.revise_at = tuple(self.revise_at)
+        if not all(0 < share < 1 for share in self.revise_at):
+            raise ValueError(f"revise_at must be shares of the run, over 0 and under 1, got {self.revise_at}")
         check_loggers(self.log_to)
 
     def total_steps(self, samples: int | None) -> int:

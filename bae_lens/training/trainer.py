@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from bae_lens.checks import check_activations
 from bae_lens.model.bae import BAE
 from bae_lens.model.transforms import fold_polarity
+from bae_lens.objective.revise import check_revisable, revise
 from bae_lens.objective.training_bae import BatchMetrics, TrainingBAE, code_metrics
 from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
 from bae_lens.training.config import Recipe, TrainerConfig
@@ -99,6 +100,8 @@ def train(
     if validation is not None:
         check_activations(validation, recipe.sae.d_in, "validation activations")
     steps = cfg.total_steps(source.samples)
+    if cfg.revise_at:
+        check_revisable(recipe.sae.bits_per_feature, recipe.sae.encoder_bias, recipe.sae.apply_b_dec_to_input)
     check_memory(recipe.sae, cfg.batch_size, cfg.device)
     norm = _fit(source, cfg)
     if directory is not None:
@@ -216,6 +219,8 @@ class _Run:
             "covariance": self.sae.cfg.covariance_weight * cfg.covariance_schedule.factor(step, self.steps),
         }
         logging = step % cfg.log_every == 0 or last
+        if coefficients["entropy"] and step in {round(share * self.steps) for share in cfg.revise_at}:
+            self._revise(coefficients["entropy"])
         self.optimizer.param_groups[0]["lr"] = rate
         batch = self.normalized(self.source.next_batch())
         output = self.sae.training_forward_pass(TrainStepInput(batch, coefficients, None, step, logging))
@@ -236,6 +241,16 @@ class _Run:
             self.callback(self.step, self.snapshot())
         if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
             self._checkpoint()
+
+    def _revise(self, entropy_weight: float) -> None:
+        """Revises the code on the first vectors that are known; Adam forgets the bits that were not kept."""
+        summed = entropy_weight * (self.sae.cfg.d_in if self.sae.cfg.reconstruction_loss == "mean" else 1)
+        kept = revise(self.sae, self.normalized(next(self.source.known())[:START_SAMPLES]), summed).kept
+        changed = [bit for bit in range(self.sae.d_bits) if bit not in set(kept)]
+        for weight, dimension in ((self.sae.W_enc, 1), (self.sae.b_enc, 0), (self.sae.W_dec, 0)):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state = self.optimizer.state[weight][moment]
+                state.index_fill_(dimension, torch.tensor(changed, dtype=torch.long, device=state.device), 0.0)
 
     def _checkpoint(self) -> Path | None:
         """Writes one, unless training has gone wrong already; its path."""

@@ -8,7 +8,7 @@ from sae_lens import SAE
 
 import bae_lens
 from bae_lens.objective.entropy import marginal_entropy
-from bae_lens.training.config import Recipe
+from bae_lens.training.config import Recipe, with_changes
 from bae_lens.training.recipes import PAPER_USES, RECIPES, get_recipe, paper, recommended, reference_code
 from bae_lens.training.recipes import synthetic as synthetic_recipe
 
@@ -200,6 +200,20 @@ def test_every_recipe_trains(name):
     x, _ = synthetic()
     result = bae_lens.train(x, get_recipe(name)(16, 2, steps=20), progress=False)
     assert torch.isfinite(result.bae(x)).all()
+
+
+def test_fields_of_a_recipe_are_set_by_name():
+    recipe = recommended(16, 2)
+    changes = {"surrogate": "sigmoid", "learning_rate_schedule.decay": 0.5, "steps": 7, "entropy_schedule.delay": 3}
+    sae, trainer = with_changes(recipe, changes)
+    assert (sae.surrogate, trainer.learning_rate_schedule.decay, trainer.entropy_schedule.delay) == ("sigmoid", 0.5, 3)
+    assert (trainer.steps, trainer.learning_rate_schedule.shape, sae.d_sae) == (7, "wsd", 32)
+    assert recipe == recommended(16, 2)
+    for name, near in (("entropy_wight", "entropy_weight"), ("entropy_schedule.dely", "entropy_schedule.delay")):
+        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
+            with_changes(recipe, {name: 1})
+    with pytest.raises(ValueError, match="unknown field of a recipe 'learning_rate_schedule'"):
+        with_changes(recipe, {"learning_rate_schedule": 1})
 
 
 def test_an_unknown_recipe_or_use_names_its_neighbours():
