@@ -79,10 +79,9 @@ def _draw_entropies(axes: "Axes", results: Sequence[CellResult], expansions: Seq
                 axes.scatter(
                     r, cell.found.entropy, s=36, c=COLORS[entropy], marker=marker, alpha=opacity, linewidths=0, zorder=3
                 )
-    for scale in (axes.set_xscale, axes.set_yscale):
-        scale("symlog", base=2, linthresh=1)  # r = 0 has a place too
+    axes.set_xscale("symlog", base=2, linthresh=1)  # r = 0 has a place too
     axes.set_xticks(ranks, [str(r) for r in ranks])
-    _plain_ticks(axes, max(result.cell.r for result in results), max(result.found.entropy for result in results))
+    _scale_entropies(axes, [*ranks, *(result.found.entropy for result in results)])
     axes.grid(color="0.92")
 
 
@@ -98,19 +97,20 @@ def _draw_paths(axes: "Axes", results: Sequence[CellResult], r: int) -> None:
         colors = colormaps[COLOR_MAPS[result.cell.entropy]](shades)
         axes.scatter(losses, entropies, s=14, c=colors, linewidths=0, zorder=3)
     axes.set_xscale("log")
-    axes.set_yscale("symlog", base=2, linthresh=1)
-    _plain_ticks(axes, r, max(point.found.entropy for result in results for point in result.trace))
+    _scale_entropies(axes, [r, *(point.found.entropy for result in results for point in result.trace)])
     axes.set_title(f"r = {r}", fontsize=10)
     axes.grid(color="0.92")
 
 
-def _plain_ticks(axes: "Axes", r: int, most: float) -> None:
-    """Entropies at powers of two, written as numbers, with room above the largest."""
-    top = max(r, most, 1)
-    ticks = [0, *(2**k for k in range(20) if 2**k <= 1.5 * top)]
-    axes.set_yticks(ticks, [str(t) for t in ticks])
+def _scale_entropies(axes: "Axes", values: Sequence[float]) -> None:
+    """An axis of powers of two, written as numbers, around these values; with a linear piece to 0 where some are under 1."""
+    axes.set_yscale("symlog", base=2, linthresh=1)
+    least = min(values)
+    bottom, top = -0.15 if least < 0.9 else least / 1.4, 1.5 * max(*values, 1)
+    ticks = [tick for tick in (0, *(2**k for k in range(24))) if bottom <= tick <= top]
+    axes.set_ylim(bottom, top)
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
     axes.set_yticks([], minor=True)
-    axes.set_ylim(-0.15, 1.5 * top)
 
 
 def _legend(axes: "Axes", expansions: Sequence[float], entropies: Iterable[bool]) -> None:
@@ -123,7 +123,7 @@ def _legend(axes: "Axes", expansions: Sequence[float], entropies: Iterable[bool]
         marker = _marker(expansion, expansions)
         handles.append(Line2D([], [], color="0.3", marker=marker, linestyle="", label=f"{expansion:g}x"))
     handles.append(Line2D([], [], linestyle="", label="opacity: 1 - FVU"))
-    axes.legend(handles=handles, fontsize=8, framealpha=0.9)
+    axes.legend(handles=handles, fontsize=8, framealpha=0.9, loc="lower right")
 
 
 def _marker(expansion: float, expansions: Sequence[float]) -> str:
