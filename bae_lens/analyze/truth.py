@@ -53,10 +53,10 @@ def compare_with_truth(bae: BAE, data: SyntheticSet, batch_size: int = 4096) -> 
         error += (batch.x_hat.double() - batch.x.double()).pow(2).sum().item()
     assert isinstance(ones, Tensor)
     assert isinstance(both, Tensor)
-    samples = len(data.vectors)
-    correlation = bit_correlation(both, data.code.sum(0).to(ones), ones, samples)
+    samples, true_ones = len(data.vectors), data.code.sum(0).to(ones)
+    correlation = bit_correlation(both, true_ones, ones, samples)
     recovered = (correlation.abs() > SAME_BIT).any(1).double().mean().item() if len(correlation) else 1.0
-    variance = (data.vectors.double() - data.vectors.double().mean(0)).pow(2).sum().item()
+    variance = (true_ones * (samples - true_ones) / samples).sum().item()  # of the vectors too: directions are orthonormal
     return Found(
         entropy=marginal_entropy(ones / samples).item(),
         fvu=error / (variance or samples),

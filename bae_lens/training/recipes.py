@@ -74,13 +74,15 @@ def synthetic(
 
     When to use it: where the vectors are known to be such sums, of directions of about unit length. Its bits start on half the
     time; those of `recommended` start seldom on, which is right for real activations and wrong here. Weights are in units of
-    L_r summed over d_in, of the vectors as they are: neither centred nor rescaled.
+    L_r summed over d_in, of the vectors as they are: neither centred nor rescaled. The covariance term decays with the learning
+    rate: the covariances of a minibatch are never 0. Where a feature is one bit, the code is revised (objective/revise.py).
     """
     sae = TrainingBAEConfig(
         d_in=d_in,
         d_sae=_width(d_in, expansion),
         bits_per_feature=bits_per_feature,
-        surrogate="sigmoid",
+        surrogate="clip",
+        surrogate_width=0.3,
         init="linear",
         entropy_weight=entropy_weight,
         covariance_weight=2e-3,
@@ -89,6 +91,8 @@ def synthetic(
         steps=steps,
         batch_size=batch_size,
         learning_rate=4e-3,
+        covariance_schedule=Schedule(shape="wsd", decay=0.4),
+        revise_at=(0.4, 0.55, 0.7) if bits_per_feature == 1 else (),
         center=False,
         rescale=False,
         seed=seed,

@@ -60,7 +60,7 @@ def test_a_random_bae_is_measured_as_by_slow_formulas(data, make_bae):
     bits, x = bae.bits(data.vectors), data.vectors.double()
     error = (bae(data.vectors).double() - x).pow(2).sum(1)
     assert found.loss == pytest.approx(error.mean().item(), rel=1e-6)
-    assert found.fvu == pytest.approx(error.sum().item() / (x - x.mean(0)).pow(2).sum().item(), rel=1e-6)
+    assert found.fvu == pytest.approx(error.sum().item() / (x - x.mean(0)).pow(2).sum().item(), rel=1e-5)
     assert found.entropy == pytest.approx(entropy(bits), rel=1e-9)
     best = [max(abs(correlation(t, b)) for b in bits.T.tolist()) for t in data.code.double().T.tolist()]
     assert found.recovered == sum(c > 0.99 for c in best) / 3
