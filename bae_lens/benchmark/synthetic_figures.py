@@ -46,7 +46,7 @@ def dynamics_figure(results: Sequence[CellResult]) -> bytes:
     Every point is over the whole set and not over a minibatch; a path is a seed, from light (first steps) to dark.
     """
     ranks = sorted({result.cell.r for result in results})
-    columns = min(3, len(ranks))
+    columns = min(3 if len(ranks) <= 6 else 4, len(ranks))
     rows = -(-len(ranks) // columns)
     figure = _new_figure(3.6 * columns, 3.1 * rows + 0.5)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
