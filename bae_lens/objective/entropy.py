@@ -33,4 +33,4 @@ def marginal_entropy(mean: Float[Tensor, "... d_bits"]) -> Float[Tensor, "..."]:
     Exactly 0 for constant bits; computed and returned in float64.
     """
     p = mean.double()
-    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum(-1) / math.log(2)
+    return 0 - (torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum(-1) / math.log(2)  # 0 - 0 is 0, and - 0 is -0

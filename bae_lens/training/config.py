@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from bae_lens.checks import check_known
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.training.metrics import check_loggers
 from bae_lens.training.schedules import Schedule
@@ -39,16 +40,21 @@ class TrainerConfig:
     refined_schedule: Schedule = field(default_factory=lambda: Schedule(shape="wsd", warm_up=100, decay=0.4))
     rate_schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, warm_up=0.3))
     """Of `refine_weight`, over the rest of that run."""
+    revise_at: tuple[float, ...] = ()
+    """Shares of the run after which bits are dropped that cost more than they explain, and added where that pays
+    (objective/revise.py); while the entropy weight is 0 nothing is done."""
     center: bool = True
     """Subtract the training mean; folded into the weights at the end."""
     rescale: bool = True
     """Divide so that the mean of |x - mean|^2 is d_in; folded into the weights at the end."""
+    allow_constant: bool = False
+    """Train on vectors that are all equal too, as section 4.1 does at r = 0; by default they are refused."""
     fold_polarity: bool = True
     """Turn round the features that are on more than half the time, at the end."""
     seed: int = 0
     device: str = "cpu"
     log_every: int = 100
-    """Steps between two rows of the metrics."""
+    """Steps between two rows of the metrics, and between two calls of a callback."""
     validate_every: int = 500
     """Steps between two looks at the validation vectors, where there are any; they are looked at after the last one too."""
     checkpoint_every: int = 1000
@@ -82,12 +88,17 @@ class TrainerConfig:
             raise ValueError("batch_size must be at least 2: the bits of one sample have neither entropy nor covariance")
         if not 0 <= self.warm_share < 1:
             raise ValueError(f"warm_share must be at least 0 and under 1, got {self.warm_share}")
+        if self.allow_constant and self.rescale:
+            raise ValueError("allow_constant needs rescale=False: vectors that are all equal have no variance to divide by")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and under 1, got {getattr(self, name)}")
         if isinstance(self.log_to, str):
             raise ValueError(f"log_to is a tuple of names, as in ({self.log_to!r},)")
         self.log_to = tuple(self.log_to)
+        self.revise_at = tuple(self.revise_at)
+        if not all(0 < share < 1 for share in self.revise_at):
+            raise ValueError(f"revise_at must be shares of the run, over 0 and under 1, got {self.revise_at}")
         check_loggers(self.log_to)
 
     def total_steps(self, samples: int | None) -> int:
@@ -124,18 +135,42 @@ class Recipe(NamedTuple):
         return {"sae": sae, "trainer": dataclasses.asdict(self.trainer) | {"log_to": list(self.trainer.log_to)}}
 
 
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Each field that differs, with both values; but for those that may change on resume, or that the version which wrote
-    `before` did not have.
+def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A recipe with some of its fields set anew.
 
-    >>> differences({"sae": {"d_sae": 8}}, {"sae": {"d_sae": 16, "code": "nested"}})
+    Args:
+        changes: Names of fields of `TrainerConfig` or `TrainingBAEConfig` to values; a schedule's fields after a dot, as in
+            "learning_rate_schedule.decay".
+
+    Raises:
+        ValueError: If there is no such field (near names are said), or a value is out of range.
+    """
+    for name, value in changes.items():
+        sae, trainer = ({f.name for f in dataclasses.fields(part)} for part in recipe)
+        schedules = [f"{n}.{f.name}" for n in trainer if n.endswith("_schedule") for f in dataclasses.fields(Schedule)]
+        check_known("field of a recipe", name, [*(trainer | sae) - {s.split(".")[0] for s in schedules}, *schedules])
+        field_name, _, inner = name.partition(".")
+        if inner:
+            value = dataclasses.replace(getattr(recipe.trainer, field_name), **{inner: value})
+        part = "trainer" if field_name in trainer else "sae"
+        recipe = recipe._replace(**{part: dataclasses.replace(getattr(recipe, part), **{field_name: value})})
+    return recipe
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "", *, older: bool = False) -> list[str]:
+    """Each field that differs, with both values; but for those that may change on resume.
+
+    >>> differences({"sae": {"d_sae": 8}}, {"sae": {"d_sae": 16}})
     ['sae.d_sae was 8 and is 16']
+
+    Args:
+        older: Leave out fields that `before` has not got: an older version wrote it.
     """
     found = []
-    for name in sorted(before):
-        old, new = before[name], now.get(name)
+    for name in sorted(before if older else {**before, **now}):
+        old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{name}.")
+            found += differences(old, new, f"{prefix}{name}.", older=older)
         elif old != new and name not in FREE_ON_RESUME:
             found.append(f"{prefix}{name} was {old!r} and is {new!r}")
     return found

@@ -49,7 +49,7 @@ class RunDirectory:
             _sweep(directory.path)
             check_output_directory(directory.path)
             return directory
-        changed = differences(directory._read(RECIPE)["recipe"], _as_json(recipe.to_dict()))
+        changed = differences(directory._read(RECIPE)["recipe"], as_json(recipe.to_dict()), older=True)
         if changed:
             raise ValueError(f"the run in {directory.path} has another recipe: {'; '.join(changed)}")
         if not directory.is_finished():
@@ -75,7 +75,7 @@ class RunDirectory:
             ValueError: If they are others (each difference is named).
         """
         if (self.path / RECIPE).is_file():
-            changed = differences(self._read(RECIPE)["data"], _as_json(data))
+            changed = differences(self._read(RECIPE)["data"], as_json(data))
             if changed:
                 raise ValueError(f"the run in {self.path} was begun on other activations or metadata: {'; '.join(changed)}")
 
@@ -132,6 +132,6 @@ def _sweep(path: Path) -> None:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+def as_json(value: dict[str, Any]) -> dict[str, Any]:
     """As it comes back from a file."""
     return json.loads(json.dumps(value))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from bae_lens.checks import check_activations
 from bae_lens.chunks import rows_at_once
 from bae_lens.model.bae import BAE
 from bae_lens.model.transforms import fold_polarity
+from bae_lens.objective.revise import check_revisable, revise
 from bae_lens.objective.training_bae import BatchMetrics, TrainingBAE, code_metrics
 from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
 from bae_lens.training.config import Recipe, TrainerConfig
@@ -33,6 +35,10 @@ class Normalization(NamedTuple):
     mean: Float[Tensor, " d_in"]
     """In float64."""
     scale: float
+
+
+Callback = Callable[[int, BAE], None]
+"""What `train` shows the BAE to while it trains: (steps that were made, the BAE as it stands)."""
 
 
 class Trained(NamedTuple):
@@ -55,6 +61,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    callback: Callback | None = None,
 ) -> Trained:
     """Trains a BAE.
 
@@ -70,6 +77,9 @@ def train(
         metadata: SAELens' metadata: hook_name, model_name, context_size, prepend_bos and so on.
         out: A directory that does not exist yet, or is empty, or holds this run (with `resume`).
         resume: Go on with the run in `out`, or begin it; a run that has ended is read, not repeated.
+        callback: Called after every `log_every` steps and after the last, with the number of steps that were made and the BAE
+            as it stands: an inference `BAE` that takes raw vectors, and a copy, which may be kept. Its prior is the running
+            one, its polarity is not folded. A resumed run shows what comes after its checkpoint.
 
     Raises:
         TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite; if a
@@ -90,6 +100,8 @@ def train(
         if validation.dim() != 2:
             raise ValueError(f"validation activations must be vectors (held_out, d_in), got shape {tuple(validation.shape)}")
     steps = cfg.total_steps(source.samples)
+    if cfg.revise_at:
+        check_revisable(recipe.sae.bits_per_feature, recipe.sae.encoder_bias, recipe.sae.apply_b_dec_to_input)
     cfg.check_fits(steps, recipe.sae.objective)
     data = {
         "activations": source.fingerprint(),
@@ -104,7 +116,7 @@ def train(
     norm = _fit(source, cfg)
     if directory is not None:
         directory.begin(data)
-    run = _Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory)
+    run = _Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory, callback)
     if directory is not None and resume:
         run.go_on()
     run.optimize(progress)
@@ -141,7 +153,7 @@ def fit_normalization(x: Float[Tensor, "samples d_in"], cfg: TrainerConfig) -> N
     """The mean and the scale that training divides out, in float64.
 
     Raises:
-        ValueError: If all vectors are equal.
+        ValueError: If all vectors are equal and the configuration does not allow it.
     """
     return _fit(as_source(x, "cpu"), cfg)
 
@@ -152,11 +164,13 @@ def _fit(source: Source, cfg: TrainerConfig) -> Normalization:
         count, total = count + len(chunk), total + chunk.double().sum(0).cpu()
         dtype = chunk.dtype
     mean = (total / count).to(dtype).double()  # rounded as the data are, so that the fold undoes exactly what was done
-    mean = mean if cfg.center else torch.zeros_like(mean)
-    energy = sum((chunk.cpu().double() - mean).pow(2).sum().item() for chunk in source.known()) / count
-    if energy == 0:
+    variance = sum((chunk.cpu().double() - mean).pow(2).sum().item() for chunk in source.known()) / count
+    if variance == 0 and not cfg.allow_constant:
         raise ValueError(f"the {count} activations are all equal: there is nothing to learn from them")
-    return Normalization(mean, math.sqrt(len(mean) / energy) if cfg.rescale else 1.0)
+    if cfg.center:
+        return Normalization(mean, math.sqrt(len(mean) / variance) if cfg.rescale else 1.0)
+    energy = variance + mean.square().sum().item()
+    return Normalization(torch.zeros_like(mean), math.sqrt(len(mean) / energy) if cfg.rescale else 1.0)
 
 
 def _new_bae(recipe: Recipe, steps: int, metadata: dict[str, Any] | None) -> TrainingBAE:
@@ -184,6 +198,7 @@ class _Run:
     steps: int
     validation: Tensor | None
     directory: RunDirectory | None
+    callback: Callback | None
 
     def __post_init__(self) -> None:
         self.step = 0
@@ -240,6 +255,8 @@ class _Run:
         if step == self.sae.cfg.warm_steps:
             self.optimizer.state.clear()  # its moments belong to the weights before they became levels
         logging = step % cfg.log_every == 0 or last
+        if coefficients.get("entropy") and step in {round(share * self.steps) for share in cfg.revise_at}:
+            self._revise(coefficients["entropy"])
         self.optimizer.param_groups[0]["lr"] = rate
         batch = self.normalized(self.source.next_batch())
         output = self.sae.training_forward_pass(TrainStepInput(batch, coefficients, None, step, logging))
@@ -256,6 +273,8 @@ class _Run:
             bar.set_postfix(fvu=f"{row.fvu:.3f}", bits=f"{row.entropy:.1f}", live=row.live)
         if self.validation is not None and (self.step % cfg.validate_every == 0 or last):
             self.log.add(self._validate(self.validation))
+        if self.callback is not None and (self.step % cfg.log_every == 0 or last):
+            self.callback(self.step, self.snapshot())
         if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
             self._checkpoint()
 
@@ -274,6 +293,16 @@ class _Run:
             "entropy": sae.entropy_weight * cfg.entropy_schedule.factor(self.step, self.steps),
             "covariance": sae.covariance_weight * cfg.covariance_schedule.factor(self.step, self.steps),
         }
+
+    def _revise(self, entropy_weight: float) -> None:
+        """Revises the code on the first vectors that are known; Adam forgets the bits that were not kept."""
+        summed = entropy_weight * (self.sae.cfg.d_in if self.sae.cfg.reconstruction_loss == "mean" else 1)
+        kept = revise(self.sae, self.normalized(next(self.source.known())[:START_SAMPLES]), summed).kept
+        changed = [bit for bit in range(self.sae.d_bits) if bit not in set(kept)]
+        for weight, dimension in ((self.sae.W_enc, 1), (self.sae.b_enc, 0), (self.sae.W_dec, 0)):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state = self.optimizer.state[weight][moment]
+                state.index_fill_(dimension, torch.tensor(changed, dtype=torch.long, device=state.device), 0.0)
 
     def _checkpoint(self) -> Path | None:
         """Writes one, unless training has gone wrong already; its path."""
@@ -313,10 +342,16 @@ class _Run:
         fvu = torch.tensor(residual / variance if variance else math.nan)
         return ValidationRow(self.step, **_numbers(code_metrics((ones.double() / len(validation)).float(), fvu)))
 
-    def finish(self) -> Trained:
-        """The inference BAE, saved where there is a directory."""
+    def snapshot(self) -> BAE:
+        """An inference BAE of the weights as they stand, for raw vectors."""
         self.sae.set_normalization(self.norm.mean, self.norm.scale)
         bae = to_inference(self.sae)
+        self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)
+        return bae
+
+    def finish(self) -> Trained:
+        """The inference BAE, saved where there is a directory."""
+        bae = self.snapshot()
         _estimate(bae, self.source)
         foldable = self.cfg.fold_polarity and not (bae.cfg.apply_b_dec_to_input or bae.is_nested or bae.cfg.refine_weight)
         flipped = fold_polarity(bae).flipped if foldable else []

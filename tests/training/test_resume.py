@@ -80,6 +80,16 @@ def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(tmp_path, monke
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.parametrize("step", [29, 33])
+def test_a_resumed_run_revises_where_an_undisturbed_one_does(tmp_path, monkeypatch, step):
+    """At step 29 the checkpoint lies right before the revision, which comes after it in both."""
+    recipe = quick(revise_at=(0.5,))
+    whole = bae_lens.train(vectors(), recipe, progress=False)
+    assert not equal(whole.bae, bae_lens.train(vectors(), quick(), progress=False).bae)
+    interrupt(monkeypatch, vectors(), recipe, tmp_path / "run", step)
+    assert equal(whole.bae, bae_lens.train(vectors(), recipe, out=tmp_path / "run", resume=True, progress=False).bae)
+
+
 def test_activations_on_disk_train_to_the_same_bae_as_in_memory(tmp_path):
     x = vectors()
     dataset = bae_lens.save_activations(tmp_path / "acts", x.split(700), shard_vectors=900)

@@ -8,8 +8,9 @@ from sae_lens import SAE
 
 import bae_lens
 from bae_lens.objective.entropy import marginal_entropy
-from bae_lens.training.config import Recipe
-from bae_lens.training.recipes import PAPER_USES, get_recipe, paper, recommended, reference_code
+from bae_lens.training.config import Recipe, with_changes
+from bae_lens.training.recipes import PAPER_USES, RECIPES, get_recipe, paper, recommended, reference_code
+from bae_lens.training.recipes import synthetic as synthetic_recipe
 
 
 def synthetic(samples=4096, d=16, r=4, seed=1):
@@ -50,6 +51,30 @@ def test_no_feature_is_on_more_than_half_the_time_and_the_prior_is_that_of_the_t
     frequency = result.bae.bits(x).double().mean(0)
     assert frequency.max() <= 0.5
     torch.testing.assert_close(result.bae.prior.double(), frequency, atol=1e-7, rtol=0)
+
+
+def test_a_callback_sees_the_bae_as_it_stands_on_raw_vectors_and_changes_nothing():
+    x = 4 * synthetic()[0] + 9
+    plain = {"learning_rate_schedule": bae_lens.Schedule(), "entropy_schedule": bae_lens.Schedule(), "fold_polarity": False}
+    seen = {}
+    watched = bae_lens.train(x, quick(log_every=25, **plain), progress=False, callback=seen.__setitem__).bae
+    assert list(seen) == [25, 50, 60]
+    for steps, bae in seen.items():
+        unwatched = bae_lens.train(x, quick(steps=steps, **plain), progress=False).bae
+        assert torch.equal(bae(x), unwatched(x))
+    assert torch.equal(watched(x), seen[60](x))
+
+
+def test_vectors_that_are_all_equal_are_trained_on_only_where_the_configuration_says_so():
+    constant = torch.full((200, 16), 3.0)
+    recipe = synthetic_recipe(16, 2, steps=20, batch_size=128)
+    with pytest.raises(ValueError, match="200 activations are all equal"):
+        bae_lens.train(constant, recipe, progress=False)
+    allowed = recipe._replace(trainer=dataclasses.replace(recipe.trainer, allow_constant=True))
+    bae = bae_lens.train(constant, allowed, progress=False).bae
+    assert len(bae.bits(constant).unique(dim=0)) == 1
+    with pytest.raises(ValueError, match="needs rescale=False"):
+        bae_lens.TrainerConfig(steps=5, allow_constant=True)
 
 
 def test_the_history_names_losses_and_metrics(trained):
@@ -169,11 +194,25 @@ def test_the_reference_code_recipe_follows_the_code():
     assert bae_lens.TrainingBAE(dataclasses.replace(sae, d_in=8, d_sae=16)).at_zero.tolist() == [0.0] * 16
 
 
-@pytest.mark.parametrize("name", ["paper", "reference_code", "recommended"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name):
     x, _ = synthetic()
     result = bae_lens.train(x, get_recipe(name)(16, 2, steps=20), progress=False)
     assert torch.isfinite(result.bae(x)).all()
+
+
+def test_fields_of_a_recipe_are_set_by_name():
+    recipe = recommended(16, 2)
+    changes = {"surrogate": "sigmoid", "learning_rate_schedule.decay": 0.5, "steps": 7, "entropy_schedule.delay": 3}
+    sae, trainer = with_changes(recipe, changes)
+    assert (sae.surrogate, trainer.learning_rate_schedule.decay, trainer.entropy_schedule.delay) == ("sigmoid", 0.5, 3)
+    assert (trainer.steps, trainer.learning_rate_schedule.shape, sae.d_sae) == (7, "wsd", 32)
+    assert recipe == recommended(16, 2)
+    for name, near in (("entropy_wight", "entropy_weight"), ("entropy_schedule.dely", "entropy_schedule.delay")):
+        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
+            with_changes(recipe, {name: 1})
+    with pytest.raises(ValueError, match="unknown field of a recipe 'learning_rate_schedule'"):
+        with_changes(recipe, {"learning_rate_schedule": 1})
 
 
 def test_an_unknown_recipe_or_use_names_its_neighbours():
