@@ -110,7 +110,9 @@ def live_covariance(bits: Float[Tensor, "batch d_bits"], *, with_gradient: bool 
     value = torch.tensor(total / (n * (n - 1)), dtype=bits.dtype, device=bits.device)
     if signed is None:
         return LiveCovariance(value, None, live)
-    gradient = torch.empty_like(codes).copy_(signed.T)
+    gradient = torch.empty_like(codes)
+    for turned, part in zip(gradient.split(1024, 1), signed.split(1024), strict=True):  # a third tensor as large is spared
+        turned.copy_(part.to(bits.dtype).T)
     gradient -= gradient.mean(0)
     return LiveCovariance(value, gradient.mul_(2 / (n - 1)), live)
 

@@ -5,6 +5,7 @@ in the whole minibatch adds its row once. A surrogate that is local around the t
 pre-activations near it. On CUDA, where choosing entries would wait for the device, the dense products are taken.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from torch.autograd.function import once_differentiable
 
 SPARSE = 0.15
 """Up to this share of entries, adding up rows is faster than the dense product (they meet at about a third)."""
+
+VERY_SPARSE = 0.1
+"""The same for the entries of a product."""
 
 
 def encode_linear(
@@ -29,12 +33,19 @@ def encode_linear(
 
 
 def decode_linear(
-    features: Float[Tensor, "... d_sae"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"]
+    features: Float[Tensor, "... d_sae"],
+    W_dec: Float[Tensor, "d_sae d_in"],
+    b_dec: Float[Tensor, " d_in"],
+    wanted: Bool[Tensor, "... d_sae"] | None = None,
 ) -> Float[Tensor, "... d_in"]:
-    """features W_dec + b_dec, and the weight's gradient, from the features that are on."""
+    """features W_dec + b_dec, and the weight's gradient, from the features that are on.
+
+    Args:
+        wanted: Where anything reads the features' gradient; elsewhere it may come back as 0.
+    """
     if not _worthwhile(features):
         return features @ W_dec + b_dec
-    x_hat = _Decode.apply(features, W_dec, b_dec)
+    x_hat = _Decode.apply(features, W_dec, b_dec, wanted)
     assert isinstance(x_hat, Tensor)
     return x_hat
 
@@ -94,7 +105,7 @@ class _Encode(torch.autograd.Function):
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(features: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+    def forward(features: Tensor, W_dec: Tensor, b_dec: Tensor, wanted: Tensor | None) -> Tensor:  # noqa: ARG004
         on, constant = _changing(features)
         changing = entries(features, on)
         if changing is None:
@@ -102,20 +113,38 @@ class _Decode(torch.autograd.Function):
         return (changing @ W_dec).add_(b_dec + features[0, constant] @ W_dec[constant])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs[:2])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(inputs[0], inputs[1], inputs[3])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        features, W_dec = ctx.saved_tensors
+        features, W_dec, wanted = ctx.saved_tensors
         grad, total = grads[0], grads[0].sum(0)
         grad_W = None
         if ctx.needs_input_grad[1]:
             on, constant = _changing(features)
             grad_W = _transposed_product(features, on, grad)
             grad_W[constant] = torch.outer(features[0, constant], total)
-        return grad @ W_dec.T if ctx.needs_input_grad[0] else None, grad_W, total
+        return _product_at(grad, W_dec, wanted) if ctx.needs_input_grad[0] else None, grad_W, total, None
+
+
+def _product_at(
+    grad: Float[Tensor, "batch d_in"], W_dec: Float[Tensor, "d_sae d_in"], wanted: Bool[Tensor, "batch d_sae"] | None
+) -> Float[Tensor, "batch d_sae"]:
+    """grad @ W_dec.T, at the wanted entries at least."""
+    counts = None if wanted is None else wanted.sum(1)
+    if wanted is None or counts is None or counts.sum() > VERY_SPARSE * wanted.numel() or not torch.backends.mkl.is_available():
+        return grad @ W_dec.T
+    places = wanted.reshape(-1).nonzero().squeeze(1)
+    starts = F.pad(counts.cumsum(0), (1, 0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        pattern = torch.sparse_csr_tensor(
+            starts, places % wanted.shape[1], grad.new_zeros(len(places)), size=wanted.shape, check_invariants=False
+        )
+        found = torch.sparse.sampled_addmm(pattern, grad, W_dec.T, beta=0.0).values()
+    return grad.new_zeros(wanted.numel()).index_copy_(0, places, found).view(wanted.shape)
 
 
 def _changing(features: Float[Tensor, "batch d_sae"]) -> tuple[Tensor, Tensor]:

@@ -160,7 +160,10 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     @override
     def decode(self, feature_acts: Float[Tensor, "... d_sae"]) -> Float[Tensor, "..."]:
         """Reconstructions ``(..., d_in)`` of features, in the data's own units."""
-        normalized = decode_linear(feature_acts, self.W_dec, self.b_dec)
+        return self._decode(feature_acts, None)
+
+    def _decode(self, feature_acts: Tensor, wanted: Tensor | None) -> Tensor:
+        normalized = decode_linear(feature_acts, self.W_dec, self.b_dec, wanted)
         out = self.hook_sae_recons(normalized / self.data_scale + self.data_mean)
         return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
 
@@ -275,7 +278,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             return refined_pass(self, step_input)
         bits, pre = self.encode_bits(x)
         features = self.hook_sae_acts_post(self.bits_to_features(bits))
-        x_hat = self.decode(features)
+        x_hat = self._decode(features, self._within_reach(pre))
         squared_error = self.mse_loss_fn(x_hat, x) * self.data_scale.square()
         reduced = squared_error.sum(-1) if self.cfg.reconstruction_loss == "sum" else squared_error.mean(-1)
         losses = {"mse_loss": reduced.mean(), **self.code_losses(bits, step_input)}
@@ -292,6 +295,13 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             losses=losses,
             metrics=metrics,
         )
+
+    def _within_reach(self, pre: Float[Tensor, "... d_bits"]) -> Tensor | None:
+        """Where a local surrogate passes a gradient on, if that is all that reads the features' gradient."""
+        hooked = self.hook_sae_bits.has_hooks() or self.hook_sae_acts_post.has_hooks()
+        if self.cfg.surrogate != "clip" or self.cfg.bits_per_feature > 1 or hooked or pre.device.type != "cpu":
+            return None
+        return pre.detach().abs() <= self.cfg.surrogate_width
 
     @torch.no_grad()
     def end_warm_phase(self) -> None:

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from sae_lens.saes.sae import TrainStepInput
 
+import bae_lens
 from bae_lens.objective import sparse_products
 from bae_lens.objective.sparse_products import decode_linear, encode_linear
 
@@ -107,3 +109,29 @@ def test_torch_func_differentiates_both():
     torch.testing.assert_close(by_decoder, values.T @ torch.ones(20, 5))
     by_encoder = torch.func.grad(lambda W: encode_linear(x, W, torch.zeros(30)).sum())(random(5, 30))
     torch.testing.assert_close(by_encoder, x.T @ torch.ones(20, 30))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+def test_the_features_gradient_is_that_of_the_dense_product_where_it_is_wanted(share):
+    values, W = features(33, 50, 0.05), random(50, 12)
+    wanted = torch.rand(33, 50, generator=torch.Generator().manual_seed(3)) < share
+    weights = random(33, 12, seed=9)
+    leaf = values.clone().requires_grad_()
+    (decode_linear(leaf, W, random(12), wanted) * weights).sum().backward()
+    torch.testing.assert_close(leaf.grad[wanted], (weights @ W.T)[wanted], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_hook_on_the_features_sees_their_whole_gradient(hooked):
+    torch.manual_seed(0)
+    cfg = bae_lens.TrainingBAEConfig(d_in=8, d_sae=60, surrogate="clip", surrogate_width=0.01)
+    sae, seen = bae_lens.TrainingBAE(cfg), []
+    if hooked:
+        sae.hook_sae_acts_post.add_hook(lambda grad, hook: seen.append(grad.clone()), dir="bwd")
+    out = sae.training_forward_pass(TrainStepInput(random(30, 8), sae.get_coefficients(), None, 10**6, False))
+    expected = torch.autograd.grad(out.losses["mse_loss"], out.sae_out, retain_graph=True)[0] @ sae.W_dec.T
+    out.losses["mse_loss"].backward()
+    if hooked:
+        torch.testing.assert_close(seen[0], expected)
+    reached = out.hidden_pre.abs() <= 0.01
+    torch.testing.assert_close(sae.b_enc.grad, (expected * reached).sum(0), rtol=1e-4, atol=1e-6)
