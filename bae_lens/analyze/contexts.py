@@ -89,7 +89,7 @@ def feature_contexts(
 
 
 def _fires(sae: SAE[Any], on: torch.Tensor) -> torch.Tensor:
-    return on.unflatten(-1, (-1, sae.cfg.bits_per_feature)).any(-1) if isinstance(sae, BinaryCode) else on
+    return on.unflatten(-1, (-1, sae.cfg.bits_per_feature)).any(-1) if isinstance(sae, BinaryCode) and not sae.is_nested else on
 
 
 def _place(activations: Activations, index: int) -> tuple[int, int]:

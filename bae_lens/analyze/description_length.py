@@ -4,6 +4,7 @@ A BAE's code is its bits. Another SAE's is which features fire, and their magnit
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from bae_lens.analyze.statistics import code_batches, code_statistics, total_variation
 from bae_lens.model.bae import BinaryCode
+from bae_lens.model.level_codes import code_bits, code_costs, level_counts
 
 MAX_LEVEL = 63
 STEPS = tuple(2.0 ** (j / 2) for j in range(7, -7, -1))
@@ -29,7 +31,7 @@ class CodeLength(NamedTuple):
     which: float
     """Of `bits`: which features are on."""
     magnitudes: float
-    """Of `bits`: how strongly; 0 for a BAE."""
+    """Of `bits`: how strongly; 0 for a BAE whose bits are not nested."""
 
 
 class _Firing(NamedTuple):
@@ -58,7 +60,8 @@ def code_length(
     stats = code_statistics(sae, held_out)
     which = cross_entropy_bits(stats.frequency, prior)
     if isinstance(sae, BinaryCode):
-        return CodeLength(which, stats.fvu, which, 0.0)
+        levels = _level_bits(sae, train, held_out) - which if sae.is_nested else 0.0
+        return CodeLength(which + levels, stats.fvu, which, levels)
     fired = _firing(sae, train), _firing(sae, held_out)
     norms = sae.W_dec.detach().float().norm(dim=1).cpu()
     rmse = math.sqrt(stats.fvu * total_variation(held_out) / held_out.numel())
@@ -70,6 +73,20 @@ def code_length(
             break
     magnitudes /= len(held_out)
     return CodeLength(which + magnitudes, fvu, which, magnitudes)
+
+
+def _level_bits(bae: BinaryCode, train: Tensor, held_out: Tensor) -> float:
+    """Held-out bits a token of nested levels, under the levels' frequencies on the training set."""
+    top = bae.top_level
+    counts = torch.stack([level_counts(levels, top) for levels in _levels(bae, train)]).sum(0)
+    costs = code_costs(counts)
+    return sum(code_bits(levels, costs).sum().item() for levels in _levels(bae, held_out)) / len(held_out)
+
+
+def _levels(bae: BinaryCode, vectors: Tensor) -> Iterator[Tensor]:
+    with torch.no_grad():
+        for x in vectors.split(4096):
+            yield bae.encode_levels(x.to(bae.device))[0].cpu().to(torch.int16)
 
 
 def smoothed(frequency: Float[Tensor, " d_bits"], tokens: int) -> Float[Tensor, " d_bits"]:

@@ -15,7 +15,7 @@ from bae_lens.objective.training_bae import DENSE
 
 
 class CodeStatistics(NamedTuple):
-    """Of the bits of a BAE, or of the firing (activation over 0) of another SAE's features."""
+    """Of the bits of a BAE, or of the firing (activation over 0) of another SAE's features, as of nested ones."""
 
     tokens: int
     fvu: float
@@ -43,7 +43,7 @@ class CodeBatch(NamedTuple):
     x: Float[Tensor, "batch d_in"]
     features: Float[Tensor, "batch d_sae"]
     on: Tensor
-    """Bits of a BAE, firing of another SAE's features; bool."""
+    """Bits of a BAE, firing of another SAE's or of nested features; bool."""
     x_hat: Float[Tensor, "batch d_in"]
 
 
@@ -53,7 +53,7 @@ def code_batches(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_size
     check_activations(vectors, sae.cfg.d_in)
     for x in vectors.split(batch_size):
         x = x.to(sae.device)
-        if isinstance(sae, BinaryCode):
+        if isinstance(sae, BinaryCode) and not sae.is_nested:
             bits = sae.bits(x)
             features = sae.bits_to_features(bits)
             yield CodeBatch(x, features, bits > 0.5, sae.decode(features))
