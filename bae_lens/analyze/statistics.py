@@ -11,7 +11,7 @@ from torch import Tensor
 from bae_lens.checks import check_activations
 from bae_lens.model.bae import BinaryCode
 from bae_lens.objective.entropy import marginal_entropy
-from bae_lens.objective.training_bae import DENSE
+from bae_lens.objective.metrics import DENSE
 
 
 class CodeStatistics(NamedTuple):

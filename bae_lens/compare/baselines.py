@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bae_lens.checks import check_activations, check_known
 from bae_lens.training.config import TrainerConfig
+from bae_lens.training.inference import own_generators
+from bae_lens.training.normalization import fit_normalization
 from bae_lens.training.schedules import in_steps
-from bae_lens.training.trainer import fit_normalization, own_generators
 
 
 class Baseline(NamedTuple):

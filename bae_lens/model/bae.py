@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sae_lens import SAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -14,8 +14,8 @@ from typing_extensions import override
 from bae_lens.checks import check_activations, check_width
 from bae_lens.chunks import rows_at_once
 from bae_lens.model.binarize import SURROGATES, step
-from bae_lens.model.config import BAEConfig
-from bae_lens.model.level_codes import code_costs
+from bae_lens.model.config import BAEConfig, encoder_width
+from bae_lens.model.level_codes import code_costs, level_frequencies
 from bae_lens.model.more_bit import fold_bits, top_level
 from bae_lens.model.refine import CachedGram, refine
 
@@ -51,7 +51,7 @@ class BinaryCode(SAE[Any]):
     @property
     def d_pre(self) -> int:
         """Number of pre-activations: one a bit, or one a feature where bits are nested."""
-        return self.cfg.d_sae if self.is_nested else self.d_bits
+        return encoder_width(self.cfg)
 
     @property
     def is_nested(self) -> bool:
@@ -80,29 +80,40 @@ class BinaryCode(SAE[Any]):
 
     def encode_bits(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_bits"], Float[Tensor, "... d_pre"]]:
         """Bits (0 or 1) and pre-activations of vectors; the bits pass through `hook_sae_bits`."""
-        if self.is_nested:
-            levels, pre = self.encode_levels(x)
-            places = torch.arange(self.cfg.bits_per_feature, device=levels.device)
-            bits = (levels.unsqueeze(-1) > places).flatten(-2).to(levels.dtype)
-        else:
-            processed, pre = self._pre_activations(x)
-            bits = step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width)
-            bits = self._refined(bits, pre, processed) if self.refines else bits
+        processed, pre = self._pre_activations(x)
+        bits = self.bits_of(pre)
+        if self.cfg.refine_weight:
+            levels = bits.detach().unflatten(-1, (self.cfg.d_sae, -1)).sum(-1)
+            refined = self.passed(self._refined(levels, pre, processed)).to(bits.dtype)
+            bits = bits + (refined - bits).detach() if bits.requires_grad else refined  # the gradient stays the surrogate's
         return self.hook_sae_bits(bits), pre
 
     def encode_levels(self, x: Float[Tensor, "... d_in"]) -> tuple[Float[Tensor, "... d_sae"], Float[Tensor, "... d_sae"]]:
         """Levels, 0 to C, and pre-activations of vectors, where bits are nested: without a tensor as wide as the bits."""
         processed, pre = self._pre_activations(x)
         levels = self.levels_of(pre)
-        return self._refined(levels, pre, processed) if self.refines else levels, pre
+        if self.cfg.refine_weight:
+            refined = self._refined(levels.detach(), pre, processed)
+            levels = levels + (refined - levels).detach() if levels.requires_grad else refined
+        return levels, pre
+
+    def bits_of(self, pre: Float[Tensor, "... d_pre"]) -> Float[Tensor, "... d_bits"]:
+        """Bits of pre-activations, before any refining; nested ones have their thresholds at 0, 1, ..., C - 1."""
+        if self.is_nested:
+            pre = (pre.unsqueeze(-1) - torch.arange(self.cfg.bits_per_feature, device=pre.device)).flatten(-2)
+        return step(pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width)
 
     def levels_of(self, pre: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_sae"]:
-        """How many of the thresholds 0, 1, ..., C - 1 a pre-activation passes; each with the surrogate's gradient."""
+        """How many of its nested bits a pre-activation turns on, threshold by threshold, with the surrogate's gradient."""
         at_zero = self.at_zero.unflatten(0, (self.cfg.d_sae, -1))
         passed = (
             step(pre - j, at_zero[:, j], self.cfg.surrogate, self.cfg.surrogate_width) for j in range(self.cfg.bits_per_feature)
         )
         return sum(passed, torch.zeros_like(pre))
+
+    def passed(self, levels: Float[Tensor, "... d_sae"]) -> Bool[Tensor, "... d_bits"]:
+        """The nested bits of whole levels; of one bit a feature the level itself."""
+        return (levels.unsqueeze(-1) > torch.arange(self.top_level, device=levels.device)).flatten(-2)
 
     def _pre_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Processed vectors and their pre-activations."""
@@ -115,19 +126,12 @@ class BinaryCode(SAE[Any]):
         """Pre-activations of processed vectors."""
         return x @ self.W_enc + self.b_enc
 
-    @property
-    def refines(self) -> bool:
-        """Whether codes are refined as they are made: a weight is set, and the prior that prices them is known."""
-        return self.cfg.refine_weight > 0 and self.cfg.prior_samples > 0
-
+    @torch.no_grad()
     def _refined(self, levels: Tensor, pre: Tensor, processed: Tensor) -> Tensor:
-        """Levels refined in rate and distortion; the gradient stays that of the levels before."""
+        self.check_prior()
         target = processed + self.b_dec if self.cfg.apply_b_dec_to_input else processed
-        start = self.largest(levels.detach(), pre.detach()).flatten(0, -2)
-        refined = self.refined(start, target.detach().flatten(0, -2), self.cfg.refine_weight, self.level_costs()).view_as(
-            levels
-        )
-        return levels + (refined - levels).detach() if levels.requires_grad else refined
+        start = self.largest(levels, pre).flatten(0, -2)
+        return self.refined(start, target.flatten(0, -2), self.cfg.refine_weight, self.level_costs()).view_as(levels)
 
     def largest(self, levels: Float[Tensor, "... d_sae"], pre: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_sae"]:
         """The levels of the features with the largest pre-activations, `refine_from` of them; the others are off."""
@@ -166,10 +170,7 @@ class BinaryCode(SAE[Any]):
 
     def level_costs(self) -> Float[Tensor, "d_sae levels"]:
         """Bits that each level of each feature costs under the prior, `code_costs` of its counts."""
-        passed = self.prior.double().unflatten(0, (self.cfg.d_sae, -1))
-        ends = passed.new_ones(len(passed), 1), passed.new_zeros(len(passed), 1)
-        at_level = torch.cat([ends[0], passed], 1) - torch.cat([passed, ends[1]], 1)
-        return code_costs(at_level.clamp_min(0) * self.cost_samples())
+        return code_costs(level_frequencies(self.prior.unflatten(0, (self.cfg.d_sae, -1))) * self.cost_samples())
 
     def cost_samples(self) -> int:
         """How many vectors the prior's frequencies count as where codes are priced."""
@@ -240,7 +241,10 @@ class BinaryCode(SAE[Any]):
 
     @torch.no_grad()
     def count_ones(self, x: Float[Tensor, "... d_in"]) -> Int[Tensor, " d_bits"]:
-        """How often each bit is 1 in the codes of vectors."""
+        """How often each bit is 1 in the codes of vectors; before there is a prior, in codes that are not refined yet."""
+        if self.cfg.refine_weight and not self.cfg.prior_samples:
+            _, pre = self._pre_activations(x)
+            return self.passed(self.largest(self.levels_of(pre), pre)).flatten(0, -2).sum(0)
         if not self.is_nested:
             return (self.bits(x) > 0.5).flatten(0, -2).sum(0)
         levels = self.encode_levels(x)[0].flatten(0, -2)

@@ -14,9 +14,15 @@ from bae_lens.model.more_bit import CODES
 MAX_BITS_PER_FEATURE = {"powers": 8, "nested": 64}
 
 
+def encoder_width(cfg: Any) -> int:
+    """Number of pre-activations: one a bit, or one a feature where bits are nested."""
+    return cfg.d_sae if cfg.code == "nested" else cfg.d_sae * cfg.bits_per_feature
+
+
 @dataclass
 class BAEConfig(SAEConfig):
-    """Configuration of a `BAE`. `d_sae` is the number of features; the encoder is ``d_sae * bits_per_feature`` wide inside."""
+    """Configuration of a `BAE`. `d_sae` is the number of features; the encoder is ``d_sae * bits_per_feature`` wide
+    inside, and ``d_sae`` where bits are nested."""
 
     apply_b_dec_to_input: bool = False
     """As in Eq. 1, the decoder's bias is not subtracted from the input (SAELens' own default is to subtract it)."""

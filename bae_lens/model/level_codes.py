@@ -42,6 +42,13 @@ def level_counts(levels: Integer[Tensor, "*batch d_sae"], top_level: int) -> Flo
     return counts
 
 
+def level_frequencies(passed: Float[Tensor, "d_sae C"]) -> Float[Tensor, "d_sae levels"]:
+    """How often a feature is at each level 0 to C, in float64, of how often its nested bits are on."""
+    passed = passed.double()
+    ends = passed.new_ones(len(passed), 1), passed.new_zeros(len(passed), 1)
+    return (torch.cat([ends[0], passed], 1) - torch.cat([passed, ends[1]], 1)).clamp_min(0)
+
+
 def code_costs(counts: Float[Tensor, "d_sae levels"]) -> Float[Tensor, "d_sae levels"]:
     """Bits that each level of each feature costs, in fp64: -log2 p(off), or -log2 p(on) - log2 p(level | on).
 

@@ -59,6 +59,10 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
         check_known("entropy_form", self.entropy_form, ENTROPY_FORMS)
         check_known("init", self.init, INITS)
         check_known("objective", self.objective, OBJECTIVES)
+        if self.objective == "entropy" and self.refine_weight:
+            raise ValueError(
+                'refine_weight belongs to objective="rate_distortion" in training; set it on the BAE that is trained'
+            )
         if self.objective == "rate_distortion" and not (
             self.refine_weight and self.refine_from and self.encoder_bias and self.init == "data"
         ):

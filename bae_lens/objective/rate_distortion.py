@@ -15,6 +15,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from bae_lens.model.level_codes import code_bits
+from bae_lens.objective.metrics import unexplained
 
 AUXILIARY_FEATURES = 32
 """Dead features that reconstruct the warm phase's residual together (Gao et al., arXiv 2406.04093, section A.2)."""
@@ -96,7 +97,7 @@ def warm_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
     pre = sae.hook_sae_acts_pre(sae.encode_linear(target))
     warm = warm_forward(target, pre, sae.W_dec, sae.b_dec, sae.cfg.refine_from, sae.warm_stats)
     mse = (warm.x_hat - target).pow(2).sum(1).mean()
-    on = (warm.amplitudes > 0).to(x.dtype)
+    on = sae.top_level * (warm.amplitudes > 0).to(x.dtype)
     return _output(sae, step_input, pre, target, warm.x_hat, on, {"mse_loss": mse, "encoder_loss": warm.auxiliary_loss})
 
 
@@ -109,8 +110,8 @@ def refined_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
     assert weight is not None
     with torch.no_grad():
         start = sae.start_levels(pre)
-        if not sae.cfg.prior_samples:
-            sae.follow_levels(start)
+        if not sae.prior_has_begun():
+            sae.follow_prior(sae.passed(start).float().mean(0), len(start))
         costs = sae.level_costs()
         levels = sae.refined(start, target, weight, costs)
     x_hat = levels @ (sae.W_dec / sae.top_level) + sae.b_dec
@@ -119,14 +120,16 @@ def refined_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
         "rate_loss": weight * code_bits(levels.to(torch.int16), costs).mean().to(x_hat.dtype),
         "encoder_loss": encoder_loss(pre, start, levels),
     }
-    sae.follow_levels(levels)
+    sae.follow_prior(sae.passed(levels).float().mean(0), len(levels))
     return _output(sae, step_input, pre, target, x_hat, levels, losses)
 
 
 def _output(
     sae: Any, step_input: TrainStepInput, pre: Tensor, target: Tensor, x_hat: Tensor, levels: Tensor, losses: dict[str, Tensor]
 ) -> TrainStepOutput:
-    metrics = sae.level_metrics(levels, target, x_hat.detach())._asdict() if step_input.is_logging_step else {}
+    metrics: dict[str, Any] = {}
+    if step_input.is_logging_step:
+        metrics = sae.metrics_of(sae.passed(levels).float().mean(0), unexplained(target, x_hat.detach()))._asdict()
     return TrainStepOutput(
         sae_in=step_input.sae_in,
         sae_out=x_hat / sae.data_scale + sae.data_mean,

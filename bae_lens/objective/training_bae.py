@@ -1,7 +1,8 @@
 """The BAE in training (section 3): reconstruction, entropy and covariance, and the start from data that makes it sparse."""
 
 import math
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,62 +12,17 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from bae_lens.checks import check_activations
-from bae_lens.chunks import rows_at_once
 from bae_lens.model.bae import BinaryCode
-from bae_lens.model.binarize import step
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.covariance import covariance_loss
-from bae_lens.objective.entropy import entropy_loss, marginal_entropy
+from bae_lens.objective.entropy import entropy_loss
+from bae_lens.objective.metrics import CodeMetrics, code_metrics, level_metrics, unexplained
 from bae_lens.objective.rate_distortion import COST_SAMPLES, level_worth, refined_pass, warm_pass
 from bae_lens.objective.sparse_products import decode_linear, encode_linear
+from bae_lens.objective.start import data_directions, thresholds
 
-DENSE = 0.1
-"""A feature that is on more often than this is dense."""
 PRIOR_MOMENTUM = 0.02
 """Of the prior's running mean while training; `estimate_prior` replaces it by an exact one."""
-
-
-class BatchMetrics(NamedTuple):
-    """What a minibatch says of a code; counts of bits, but for `l0`."""
-
-    entropy: Tensor
-    """Marginal entropy in bits a token."""
-    fvu: Tensor
-    """Fraction of the minibatch's variance that is left unexplained."""
-    live: Tensor
-    """Bits that change."""
-    dead: Tensor
-    """Bits that never change, at 0 or at 1."""
-    stuck_at_one: Tensor
-    """The dead bits that are always 1, which SAELens does not count as dead."""
-    dense: Tensor
-    """Bits that are on in more than a tenth of the samples."""
-    l0: Tensor
-    """Mean number of bits that are on."""
-
-
-@torch.no_grad()
-def batch_metrics(
-    bits: Float[Tensor, "batch d_bits"], x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
-) -> BatchMetrics:
-    """Metrics of a minibatch, all in fp32 or float64; the FVU of equal vectors is NaN or infinite."""
-    x = x.float()
-    residual = (x - x_hat.float()).pow(2).sum()
-    return code_metrics(bits.float().mean(0), residual / (x - x.mean(0)).pow(2).sum())
-
-
-def code_metrics(mean: Float[Tensor, " d_bits"], fvu: Float[Tensor, ""]) -> BatchMetrics:
-    """Metrics of a code whose bits have this mean."""
-    dead = (mean == 0) | (mean == 1)
-    return BatchMetrics(
-        entropy=marginal_entropy(mean),
-        fvu=fvu,
-        live=(~dead).sum(),
-        dead=dead.sum(),
-        stuck_at_one=(mean == 1).sum(),
-        dense=(mean > DENSE).sum(),
-        l0=mean.sum(),
-    )
 
 
 class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
@@ -128,7 +84,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             raise ValueError(f"the {len(x)} activations to start from are all equal: nothing to learn from them")
         self.set_normalization(mean, math.sqrt(self.cfg.d_in / energy.item()))
         normalized = (x - mean) * self.data_scale.float()
-        directions = _directions(normalized, self.cfg.d_sae, generator)
+        directions = data_directions(normalized, self.cfg.d_sae, generator)
         columns = 0.5 * directions.repeat_interleave(self.d_pre // self.cfg.d_sae, 0).T
         self.W_enc.copy_(columns)
         if self.cfg.objective == "rate_distortion":
@@ -136,9 +92,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             return
         density = self.cfg.init_density or min(10 / self.d_bits, 0.25)
         self.W_dec.copy_(0.1 * directions)
-        width = rows_at_once(len(normalized), columns.shape[1])
-        thresholds = [_quantiles(normalized @ block, 1 - density) for block in columns.split(width, dim=1)]
-        self.b_enc.copy_(-torch.cat(thresholds))
+        self.b_enc.copy_(-thresholds(normalized, columns, density))
 
     @torch.no_grad()
     def set_normalization(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
@@ -185,9 +139,24 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     @torch.no_grad()
     def fold_normalization(self) -> None:
         """Moves the normalisation into the weights, in place: the same code and reconstructions of raw vectors."""
+        self.cfg.refine_weight = self.raw_refine_weight()
         for name, tensor in self._folded_weights().items():
             getattr(self, name).data.copy_(tensor)
         self.set_normalization(torch.zeros_like(self.data_mean), 1.0)
+
+    def raw_refine_weight(self) -> float:
+        """`refine_weight` in squared error of raw vectors, as the inference BAE has it."""
+        return self.cfg.refine_weight / self.data_scale.item() ** 2
+
+    @override
+    def save_inference_model(self, path: str | Path) -> tuple[Path, Path]:
+        """As SAELens' own, with the weight of refining in the units of raw vectors, as all that it saves."""
+        own = self.cfg.refine_weight
+        self.cfg.refine_weight = self.raw_refine_weight()
+        try:
+            return super().save_inference_model(path)
+        finally:
+            self.cfg.refine_weight = own
 
     def _folded_weights(self) -> dict[str, Tensor]:
         scale, mean = self.data_scale.double(), self.data_mean.double()
@@ -234,8 +203,14 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def calculate_aux_loss(
         self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
     ) -> dict[str, Tensor]:
-        bits = step(hidden_pre, self.at_zero, self.cfg.surrogate, self.cfg.surrogate_width)
-        return self.code_losses(bits, step_input)
+        """The code's losses, for a caller that makes its own forward pass; `training_forward_pass` has no need of it.
+
+        Raises:
+            ValueError: With the objective "rate_distortion", whose losses are no function of these.
+        """
+        if self.cfg.objective == "rate_distortion":
+            raise ValueError('the losses of objective="rate_distortion" are made by training_forward_pass alone')
+        return self.code_losses(self.bits_of(hidden_pre), step_input)
 
     def code_losses(self, bits: Float[Tensor, "... d_bits"], step_input: TrainStepInput) -> dict[str, Tensor]:
         """The weighted entropy and covariance terms of Eq. 4, in fp32 with autocast off."""
@@ -256,7 +231,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def _entropy_mean(self, bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, " d_bits"]:
         """The mean whose entropy is the loss: the minibatch's, or mixed with the running prior."""
         mean = bits.mean(0)
-        if self.cfg.entropy_batch_share == 1 or not self._prior_has_begun():
+        if self.cfg.entropy_batch_share == 1 or not self.prior_has_begun():
             return mean
         mixed = torch.lerp(self.prior.to(mean.dtype), mean.detach(), self.cfg.entropy_batch_share)
         return mean + (mixed - mean.detach())
@@ -282,10 +257,12 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         squared_error = self.mse_loss_fn(x_hat, x) * self.data_scale.square()
         reduced = squared_error.sum(-1) if self.cfg.reconstruction_loss == "sum" else squared_error.mean(-1)
         losses = {"mse_loss": reduced.mean(), **self.code_losses(bits, step_input)}
-        self._follow_prior(bits.detach())
+        rows = bits.detach().flatten(0, -2)
+        self.follow_prior(rows.float().mean(0), len(rows))
         metrics: dict[str, Any] = {}
         if step_input.is_logging_step:
-            metrics = batch_metrics(bits.flatten(0, -2), x.flatten(0, -2), x_hat.flatten(0, -2))._asdict()
+            mean = bits.detach().flatten(0, -2).float().mean(0)
+            metrics = self.metrics_of(mean, unexplained(x.flatten(0, -2), x_hat.flatten(0, -2)))._asdict()
         return TrainStepOutput(
             sae_in=x,
             sae_out=x_hat,
@@ -321,45 +298,19 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def cost_samples(self) -> int:
         return COST_SAMPLES
 
-    def follow_levels(self, levels: Float[Tensor, "batch d_sae"]) -> None:
-        """Carries the running prior on by a minibatch of levels."""
-        passed = torch.stack([(levels > j).float().mean(0) for j in range(self.top_level)], 1).flatten()
-        self.prior.lerp_(passed, PRIOR_MOMENTUM if self._prior_has_begun() else 1.0)
-        self.cfg.prior_samples += len(levels)
+    def metrics_of(self, mean: Float[Tensor, " d_bits"], fvu: float | Float[Tensor, ""]) -> CodeMetrics:
+        """Metrics of a code whose bits have this mean: of its bits, or of its features where they are nested."""
+        if self.is_nested:
+            return level_metrics(mean.unflatten(0, (self.cfg.d_sae, -1)), fvu)
+        return code_metrics(mean, fvu)
 
     @torch.no_grad()
-    def level_metrics(
-        self, levels: Float[Tensor, "batch d_sae"], x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]
-    ) -> BatchMetrics:
-        """As `batch_metrics`, of whole levels: features count, and the entropy is that of their levels."""
-        metrics = batch_metrics((levels > 0).to(x.dtype), x, x_hat)
-        at_level = torch.stack([(levels == j).double().mean(0) for j in range(self.top_level + 1)])
-        return metrics._replace(entropy=-torch.xlogy(at_level, at_level).sum() / math.log(2))
+    def follow_prior(self, mean: Float[Tensor, " d_bits"], samples: int) -> None:
+        """Carries the running prior on by the bits' mean over a minibatch."""
+        self.prior.lerp_(mean.float(), PRIOR_MOMENTUM if self.prior_has_begun() else 1.0)
+        self.cfg.prior_samples += samples
 
-    @torch.no_grad()
-    def _follow_prior(self, bits: Float[Tensor, "... d_bits"]) -> None:
-        rows = bits.flatten(0, -2)
-        self.prior.lerp_(rows.float().mean(0), PRIOR_MOMENTUM if self._prior_has_begun() else 1.0)
-        self.cfg.prior_samples += len(rows)
-
-    def _prior_has_begun(self) -> bool:
+    def prior_has_begun(self) -> bool:
+        """Whether there was a minibatch before this one."""
         # a trainer that resumes gives the loaded weights a fresh configuration: the prior itself says whether it has begun
         return self.cfg.prior_samples > 0 or bool((self.prior != 0.5).any())
-
-
-def _directions(centred: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Unit directions of `count` random rows, and of random combinations of three where the rows do not suffice."""
-    rows = centred[torch.randperm(len(centred), generator=generator)[:count].to(centred.device)]
-    rows = rows[rows.pow(2).sum(1) > 0]
-    missing = count - len(rows)
-    if missing:
-        chosen = torch.randint(len(centred), (missing, 3), generator=generator).to(centred.device)
-        weights = torch.randn(missing, 3, generator=generator).to(centred)
-        rows = torch.cat([rows, torch.einsum("ij,ijk->ik", weights, centred[chosen])])
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-
-def _quantiles(pre: Tensor, q: float) -> Tensor:
-    """The q-quantile of each column, by sorting: `torch.quantile` refuses large inputs."""
-    index = min(int(q * len(pre)), len(pre) - 1)
-    return pre.kthvalue(index + 1, dim=0).values

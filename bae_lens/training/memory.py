@@ -4,6 +4,8 @@ import psutil
 import torch
 
 from bae_lens.chunks import ENTRIES
+from bae_lens.model.config import encoder_width
+from bae_lens.model.refine import LARGEST_GRAM
 from bae_lens.objective.config import TrainingBAEConfig
 
 COPIES = 4
@@ -16,10 +18,11 @@ PASS = 20
 
 def training_bytes(sae: TrainingBAEConfig, batch_size: int) -> int:
     """Bytes that training takes at its peak, in fp32, data apart: weights, gradients, Adam's moments, a minibatch's codes."""
-    d_bits = sae.d_sae * sae.bits_per_feature
-    weights = sae.d_in * (d_bits + sae.d_sae) + 3 * d_bits + sae.d_in
-    step = CODES * batch_size * d_bits + 8 * batch_size * sae.d_in
-    return 4 * (COPIES * weights + max(step, PASS * max(ENTRIES, d_bits)))
+    width, d_bits = encoder_width(sae), sae.d_sae * sae.bits_per_feature
+    weights = sae.d_in * (width + sae.d_sae) + 3 * d_bits + sae.d_in
+    step = CODES * batch_size * width + 8 * batch_size * sae.d_in
+    gram = sae.d_sae**2 if sae.refine_weight and sae.d_sae <= LARGEST_GRAM else 0
+    return 4 * (COPIES * weights + gram + max(step, PASS * max(ENTRIES, width)))
 
 
 def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str) -> None:

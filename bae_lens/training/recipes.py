@@ -5,7 +5,7 @@ half the time (section 4.1); `paper` follows the text, `reference_code` the publ
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bae_lens.checks import check_known
 from bae_lens.objective.config import TrainingBAEConfig
@@ -56,15 +56,7 @@ def recommended(
         entropy_weight=entropy_weight,
         covariance_weight=2e-3,
     )
-    trainer = TrainerConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=5e-3,
-        learning_rate_schedule=Schedule(shape="wsd", warm_up=max(0, min(200, steps // 5)), decay=0.3),
-        seed=seed,
-        device=device,
-    )
-    return Recipe(sae, trainer)
+    return Recipe(sae, _trainer(5e-3, steps, batch_size, seed, device))
 
 
 def rate_distortion(
@@ -100,16 +92,8 @@ def rate_distortion(
         surrogate_width=0.5,
         init="data",
     )
-    trainer = TrainerConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=6e-3,
-        learning_rate_schedule=Schedule(shape="wsd", warm_up=max(0, min(200, steps // 20)), decay=0.3),
-        refined_schedule=Schedule(shape="wsd", warm_up=max(0, min(100, steps // 20)), decay=0.4),
-        seed=seed,
-        device=device,
-    )
-    return Recipe(sae, trainer)
+    refined = Schedule(shape="wsd", warm_up=_warm_up(100, steps // 4), decay=0.4)
+    return Recipe(sae, _trainer(6e-3, steps, batch_size, seed, device, refined_schedule=refined))
 
 
 def synthetic(
@@ -140,17 +124,16 @@ def synthetic(
         entropy_weight=entropy_weight,
         covariance_weight=2e-3,
     )
-    trainer = TrainerConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=4e-3,
-        learning_rate_schedule=Schedule(shape="wsd", warm_up=max(0, min(200, steps // 5)), decay=0.3),
+    trainer = _trainer(
+        4e-3,
+        steps,
+        batch_size,
+        seed,
+        device,
         covariance_schedule=Schedule(shape="wsd", decay=0.4),
         revise_at=(0.4, 0.55, 0.7) if bits_per_feature == 1 else (),
         center=False,
         rescale=False,
-        seed=seed,
-        device=device,
     )
     return Recipe(sae, trainer)
 
@@ -232,6 +215,23 @@ def _published(
         device=device,
     )
     return Recipe(sae, trainer)
+
+
+def _trainer(learning_rate: float, steps: int, batch_size: int, seed: int, device: str, **fields: Any) -> TrainerConfig:
+    """What the recipes of our own share: warm-up-stable-decay, the warm-up at most a fifth of the run."""
+    return TrainerConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        learning_rate_schedule=Schedule(shape="wsd", warm_up=_warm_up(200, steps), decay=0.3),
+        seed=seed,
+        device=device,
+        **fields,
+    )
+
+
+def _warm_up(most: int, steps: int) -> int:
+    return max(0, min(most, steps // 5))
 
 
 def _width(d_in: int, expansion: float) -> int:

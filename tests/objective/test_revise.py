@@ -127,7 +127,7 @@ def test_vectors_that_are_all_equal_leave_no_bit(sae):
 
 
 def test_training_revises_at_shares_of_the_run_with_the_weight_that_the_entropy_has_there(data, monkeypatch):
-    from bae_lens.training import trainer
+    from bae_lens.training import run
 
     seen = []
 
@@ -135,7 +135,7 @@ def test_training_revises_at_shares_of_the_run_with_the_weight_that_the_entropy_
         seen.append((sae.cfg.prior_samples // 512, len(x), weight))
         return revise(sae, x, weight)
 
-    monkeypatch.setattr(trainer, "revise", record)
+    monkeypatch.setattr(run, "revise", record)
     recipe = synthetic(8, 4, steps=40)
     schedule = bae_lens.Schedule(delay=0.25, warm_up=20)
     cfg = dataclasses.replace(recipe.trainer, revise_at=(0.2, 0.5, 0.9), entropy_schedule=schedule)
@@ -149,7 +149,7 @@ def test_training_revises_at_shares_of_the_run_with_the_weight_that_the_entropy_
 
 
 def test_adam_forgets_the_bits_that_were_not_kept(data, monkeypatch):
-    from bae_lens.training import trainer
+    from bae_lens.training import run
 
     optimizers = []
 
@@ -160,7 +160,7 @@ def test_adam_forgets_the_bits_that_were_not_kept(data, monkeypatch):
 
     kept = []
     monkeypatch.setattr(torch.optim, "Adam", Spy)
-    monkeypatch.setattr(trainer, "revise", lambda *given: kept.append(revise(*given)) or kept[-1])
+    monkeypatch.setattr(run, "revise", lambda *given: kept.append(revise(*given)) or kept[-1])
     recipe = synthetic(8, 4, steps=40)
     bae_lens.train(data.vectors, recipe._replace(trainer=dataclasses.replace(recipe.trainer, revise_at=(0.5,))), progress=False)
     before, after = optimizers[19], optimizers[20]

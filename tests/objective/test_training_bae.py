@@ -8,7 +8,7 @@ from sae_lens.saes.sae import TrainStepInput
 import bae_lens
 from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss
-from bae_lens.objective.training_bae import batch_metrics
+from bae_lens.objective.metrics import code_metrics, unexplained
 
 
 def make(**fields):
@@ -99,7 +99,7 @@ def test_statistics_are_fp32_under_autocast_and_for_bf16_weights():
 def test_batch_metrics_count_what_they_say():
     bits = torch.tensor([[0, 1, 1, 0.0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 1]])
     x = torch.randn(4, 3)
-    metrics = batch_metrics(bits, x, x + 0.1)
+    metrics = code_metrics(bits.mean(0), unexplained(x, x + 0.1))
     quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
     assert metrics.entropy.item() == pytest.approx(2 * quarter)
     assert (metrics.live, metrics.dead, metrics.stuck_at_one, metrics.dense, metrics.l0) == (2, 2, 1, 3, 1.5)

@@ -1,0 +1,64 @@
+"""What a minibatch, or a whole set, says of a code: entropy, fraction of variance unexplained, live, dead and dense."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bae_lens.model.level_codes import level_frequencies
+from bae_lens.objective.entropy import marginal_entropy
+
+DENSE = 0.1
+"""A feature that is on more often than this is dense."""
+
+
+class CodeMetrics(NamedTuple):
+    """Of bits; of features where bits are nested."""
+
+    entropy: Tensor
+    """Marginal entropy in bits a token; of nested bits that of their feature's level."""
+    fvu: Tensor
+    """Fraction of the variance that is left unexplained."""
+    live: Tensor
+    """How many change."""
+    dead: Tensor
+    """How many never change, at 0 or at 1."""
+    stuck_at_one: Tensor
+    """The dead ones that are always on, which SAELens does not count as dead."""
+    dense: Tensor
+    """How many are on in more than a tenth of the samples."""
+    l0: Tensor
+    """Mean number that is on."""
+
+
+def code_metrics(mean: Float[Tensor, " d_bits"], fvu: float | Float[Tensor, ""]) -> CodeMetrics:
+    """Metrics of a code whose bits have this mean."""
+    return _metrics(mean, marginal_entropy(mean), fvu)
+
+
+def level_metrics(passed: Float[Tensor, "d_sae C"], fvu: float | Float[Tensor, ""]) -> CodeMetrics:
+    """Metrics of a code of nested bits with these means: each feature is on where its first bit is."""
+    p = level_frequencies(passed)
+    return _metrics(passed[:, 0], -torch.xlogy(p, p).sum() / math.log(2), fvu)
+
+
+@torch.no_grad()
+def unexplained(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+    """FVU of a minibatch, in fp32; of equal vectors it is NaN or infinite."""
+    x = x.float()
+    return (x - x_hat.float()).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+
+
+def _metrics(on: Tensor, entropy: Tensor, fvu: float | Tensor) -> CodeMetrics:
+    dead = (on == 0) | (on == 1)
+    return CodeMetrics(
+        entropy=entropy,
+        fvu=torch.as_tensor(fvu),
+        live=(~dead).sum(),
+        dead=dead.sum(),
+        stuck_at_one=(on == 1).sum(),
+        dense=(on > DENSE).sum(),
+        l0=on.sum(),
+    )

@@ -1,0 +1,226 @@
+"""Training in progress: its steps, what they write down, how it leaves and goes on."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from bae_lens.chunks import rows_at_once
+from bae_lens.model.bae import BAE
+from bae_lens.model.transforms import fold_polarity
+from bae_lens.objective.metrics import CodeMetrics
+from bae_lens.objective.revise import revise
+from bae_lens.objective.training_bae import TrainingBAE
+from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
+from bae_lens.training.config import Recipe, TrainerConfig
+from bae_lens.training.data import START_SAMPLES, Source
+from bae_lens.training.inference import estimate_from, to_inference
+from bae_lens.training.metrics import LOSSES, HistoryRow, Log, ValidationRow
+from bae_lens.training.normalization import Normalization
+from bae_lens.training.run_directory import RunDirectory
+from bae_lens.training.watch import LossWatch, interruption
+
+Callback = Callable[[int, BAE], None]
+"""What `train` shows the BAE to while it trains: (steps that were made, the BAE as it stands)."""
+
+
+@dataclasses.dataclass
+class Run:
+    """Training in progress."""
+
+    sae: TrainingBAE
+    source: Source
+    norm: Normalization
+    cfg: TrainerConfig
+    steps: int
+    validation: Tensor | None
+    directory: RunDirectory | None
+    callback: Callback | None
+
+    def __post_init__(self) -> None:
+        self.step = 0
+        self.generator = torch.Generator().manual_seed(self.cfg.seed)
+        self.source.begin(self.cfg.batch_size, self.generator)
+        self.mean = self.norm.mean.to(self.cfg.device)
+        if self.sae.awaits_data():
+            self.sae.start_from(self.normalized(self.source.sample(START_SAMPLES)), self.generator)
+            self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)  # the vectors come normalised already
+        trainable = [p for p in self.sae.parameters() if p.requires_grad]
+        betas = (self.cfg.beta1, self.cfg.beta2)
+        self.optimizer = torch.optim.Adam(trainable, lr=self.cfg.learning_rate, betas=betas, fused=True)
+        self.watch = LossWatch()
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """Raw vectors as the weights see them."""
+        x = x.to(self.cfg.device, non_blocking=True)
+        x = x if x.dtype == torch.float64 else x.float()
+        return ((x - self.mean.to(x.dtype)) * self.norm.scale).to(self.sae.dtype)
+
+    def go_on(self) -> None:
+        """Takes up the last whole checkpoint, if there is one."""
+        assert self.directory is not None
+        checkpoint = read_last_checkpoint(self.directory.checkpoints)
+        if checkpoint is not None:
+            checkpoint.restore(self.sae, self.optimizer, self.source)
+            self.step = checkpoint.step
+
+    def optimize(self, progress: bool) -> None:
+        """All steps that are left."""
+        path = None
+        config: dict[str, Any] = {"recipe": Recipe(self.sae.cfg, self.cfg).to_dict()}
+        if self.directory is not None:
+            path, config["run"] = self.directory.metrics, self.directory.name()
+        self.log = Log(path, self.cfg.log_to, config, self.step)
+        self.log.resume_at(self.step)
+        bar = tqdm(total=self.steps, initial=self.step, desc="BAE", unit="step", disable=not progress)
+        try:
+            with bar, interruption() as interrupted:
+                while self.step < self.steps:
+                    self._train_step(bar)
+                    bar.update()
+                    if interrupted():
+                        self._leave()
+            if self.directory is not None:
+                self._checkpoint()  # what comes after the last step may fail too
+        finally:
+            self.log.close()
+
+    def _train_step(self, bar: Any) -> None:
+        cfg, step, last = self.cfg, self.step, self.step == self.steps - 1
+        rate = self._learning_rate()
+        coefficients = self._coefficients()
+        if step == self.sae.cfg.warm_steps:
+            self.optimizer.state.clear()  # its moments belong to the weights before they became levels
+        logging = step % cfg.log_every == 0 or last
+        if step and coefficients.get("entropy") and step in {round(share * self.steps) for share in cfg.revise_at}:
+            self._revise(coefficients["entropy"])
+        self.optimizer.param_groups[0]["lr"] = rate
+        batch = self.normalized(self.source.next_batch())
+        output = self.sae.training_forward_pass(TrainStepInput(batch, coefficients, None, step, logging))
+        self.watch.see(step, output.losses)
+        if logging or batch.device.type == "cpu":  # looking waits for the device
+            self._stop_if_not_finite()
+        self.optimizer.zero_grad()
+        output.loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        if logging:
+            row = _history_row(step, output, rate)
+            self.log.add(row)
+            bar.set_postfix(fvu=f"{row.fvu:.3f}", bits=f"{row.entropy:.1f}", live=row.live)
+        has_code = self.step > self.sae.cfg.warm_steps or not self.sae.cfg.warm_steps
+        if self.validation is not None and has_code and (self.step % cfg.validate_every == 0 or last):
+            self.log.add(self._validate(self.validation))
+        if self.callback is not None and has_code and (self.step % cfg.log_every == 0 or last):
+            self.callback(self.step, self.snapshot())
+        if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
+            self._checkpoint()
+
+    def _learning_rate(self) -> float:
+        cfg, warm = self.cfg, self.sae.cfg.warm_steps
+        if self.sae.cfg.objective == "rate_distortion" and self.step >= warm:
+            return cfg.refined_learning_rate * cfg.refined_schedule.factor(self.step - warm, self.steps - warm)
+        return cfg.learning_rate * cfg.learning_rate_schedule.factor(self.step, warm or self.steps)
+
+    def _coefficients(self) -> dict[str, float]:
+        cfg, sae = self.cfg, self.sae.cfg
+        if sae.objective == "rate_distortion":
+            begun, left = max(self.step - sae.warm_steps, 0), self.steps - sae.warm_steps
+            return {"rate": sae.refine_weight * cfg.rate_schedule.factor(begun, left)}
+        return {
+            "entropy": sae.entropy_weight * cfg.entropy_schedule.factor(self.step, self.steps),
+            "covariance": sae.covariance_weight * cfg.covariance_schedule.factor(self.step, self.steps),
+        }
+
+    def _revise(self, entropy_weight: float) -> None:
+        """Revises the code on the first vectors that are known; Adam forgets the bits that were not kept."""
+        summed = entropy_weight * (self.sae.cfg.d_in if self.sae.cfg.reconstruction_loss == "mean" else 1)
+        kept = revise(self.sae, self.normalized(self._known(START_SAMPLES)), summed).kept
+        changed = [bit for bit in range(self.sae.d_bits) if bit not in set(kept)]
+        for weight, dimension in ((self.sae.W_enc, 1), (self.sae.b_enc, 0), (self.sae.W_dec, 0)):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state = self.optimizer.state[weight][moment]
+                state.index_fill_(dimension, torch.tensor(changed, dtype=torch.long, device=state.device), 0.0)
+
+    def _known(self, count: int) -> Tensor:
+        """So many of the vectors that are known."""
+        chunks: list[Tensor] = []
+        for chunk in self.source.known():
+            chunks.append(chunk)
+            if sum(map(len, chunks)) >= count:
+                break
+        return torch.cat(chunks)[:count]
+
+    def _checkpoint(self) -> Path | None:
+        """Writes one, unless training has gone wrong already; its path."""
+        assert self.directory is not None
+        self._stop_if_not_finite()
+        if not all(bool(p.isfinite().all()) for p in self.sae.parameters()):
+            return None  # the next step's loss says so, and names the last good one
+        return write_checkpoint(
+            self.directory.checkpoints, self.step, self.sae, self.optimizer, self.source, self.cfg.keep_checkpoints
+        )
+
+    def _leave(self) -> None:
+        where = "there was no directory to save it to"
+        if self.directory is not None and self._checkpoint() is not None:
+            where = f"train(..., out={str(self.directory.path)!r}, resume=True) goes on from there"
+        raise KeyboardInterrupt(f"training was interrupted after {self.step} of {self.steps} steps; {where}")
+
+    def _stop_if_not_finite(self) -> None:
+        problem = self.watch.problem()
+        if problem is None:
+            return
+        good = None if self.directory is None else self.directory.last_checkpoint_before(problem.step)
+        known = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
+        raise FloatingPointError(f"{problem.what}: begin again with a lower learning rate; {known}")
+
+    @torch.no_grad()
+    def _validate(self, validation: Tensor) -> ValidationRow:
+        ones, residual = torch.zeros(self.sae.d_bits, dtype=torch.long, device=self.sae.device), 0.0
+        mean = validation.mean(0, dtype=torch.float64)
+        variance = 0.0
+        for chunk in validation.split(rows_at_once(self.sae.d_pre)):
+            variance += (chunk.double() - mean).pow(2).sum().item()
+            x = self.normalized(chunk)
+            x_hat = self.sae.decode(self.sae.encode_features(x)[0])
+            residual += (x_hat - x).double().pow(2).sum().item() / self.norm.scale**2
+            ones += self.sae.count_ones(x)
+        metrics = self.sae.metrics_of((ones.double() / len(validation)).float(), residual / variance if variance else math.nan)
+        return ValidationRow(self.step, **_numbers(metrics))
+
+    def snapshot(self) -> BAE:
+        """An inference BAE of the weights as they stand, for raw vectors."""
+        self.sae.set_normalization(self.norm.mean, self.norm.scale)
+        bae = to_inference(self.sae)
+        self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)
+        return bae
+
+    def finish(self) -> tuple[BAE, list[int]]:
+        """The inference BAE, saved where there is a directory, and the features that the polarity fold turned round."""
+        bae = self.snapshot()
+        estimate_from(bae, self.source)
+        foldable = self.cfg.fold_polarity and not (bae.cfg.apply_b_dec_to_input or bae.is_nested or bae.cfg.refine_weight)
+        flipped = fold_polarity(bae).flipped if foldable else []
+        if self.directory is not None:
+            self.directory.finish(bae, flipped)
+        return bae, flipped
+
+
+def _history_row(step: int, output: TrainStepOutput, learning_rate: float) -> HistoryRow:
+    losses: Any = output.losses
+    losses = dict.fromkeys(LOSSES, 0.0) | {name: loss.item() for name, loss in losses.items()}
+    metrics: Any = output.metrics
+    metrics = _numbers(CodeMetrics(**metrics))
+    return HistoryRow(step=step, loss=output.loss.item(), **losses, **metrics, learning_rate=learning_rate)
+
+
+def _numbers(metrics: CodeMetrics) -> dict[str, Any]:
+    """Those metrics that a row holds."""
+    return {name: getattr(metrics, name).item() for name in ("fvu", "entropy", "live", "dense", "l0")}
