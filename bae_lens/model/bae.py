@@ -159,6 +159,7 @@ class BinaryCode(SAE[Any]):
             costs,
             weight,
             max_moves=self.cfg.refine_moves,
+            exchanges=self.cfg.refine_exchanges,
             gram=self._gram.of(rows),
         )
         return torch.where(sound, found.levels.to(levels.dtype), levels)

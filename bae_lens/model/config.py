@@ -36,6 +36,8 @@ class BAEConfig(SAEConfig):
     """Refining starts from the features with the largest pre-activations, at most so many a vector; 0: from all that are on."""
     refine_moves: int = 10
     """At most so many changes of one feature a vector when refining."""
+    refine_exchanges: int = 0
+    """How often a vector may leave a local minimum by turning one feature off and another on (`bae_lens.model.exchange`)."""
     surrogate: str = "sigmoid"
     """Which gradient stands in for the step's: a name in `bae_lens.SURROGATES`."""
     surrogate_width: float = 1.0
@@ -68,6 +70,8 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError(f"refine_from must be a whole number from 0 to d_sae = {cfg.d_sae}, got {cfg.refine_from!r}")
     if not isinstance(cfg.refine_moves, int) or cfg.refine_moves < 1:
         raise ValueError(f"refine_moves must be a whole number of at least 1, got {cfg.refine_moves!r}")
+    if not isinstance(cfg.refine_exchanges, int) or cfg.refine_exchanges < 0:
+        raise ValueError(f"refine_exchanges must be a whole number of at least 0, got {cfg.refine_exchanges!r}")
     if cfg.refine_weight and cfg.bits_per_feature > 1 and cfg.code != "nested":
         raise ValueError('codes of several bits a feature are refined only where they are nested: code="nested"')
     if cfg.refine_weight and cfg.normalize_activations != "none":

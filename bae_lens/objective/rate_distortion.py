@@ -46,15 +46,15 @@ def warm_forward(
     k: int,
     stats: Float[Tensor, "3 d_sae"],
 ) -> Warm:
-    """A TopK autoencoder's reconstruction from unit decoder rows, and the loss that revives its dead features.
+    """A TopK autoencoder's reconstruction from decoder rows, which the caller keeps at norm 1, and the loss that revives its
+    dead features.
 
     Args:
         stats: Steps since each feature was on, how often it is on, its mean amplitude times that; carried on in place.
     """
-    directions = W_dec / W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
     top = pre.relu().topk(k, dim=1)
     amplitudes = torch.zeros_like(pre).scatter(1, top.indices, top.values)
-    x_hat = amplitudes @ directions + b_dec
+    x_hat = amplitudes @ W_dec + b_dec
     with torch.no_grad():
         on = (amplitudes > 0).to(stats.dtype)
         stats[0].add_(1).masked_fill_(on.any(0), 0)
@@ -66,9 +66,16 @@ def warm_forward(
     few = min(len(dead), AUXILIARY_FEATURES)
     of_dead = pre[:, dead].topk(few, dim=1)
     revived = torch.zeros_like(pre[:, dead]).scatter(1, of_dead.indices, of_dead.values.relu())
-    error = revived @ directions[dead] - (x - x_hat).detach()
+    error = revived @ W_dec[dead] - (x - x_hat).detach()
     share = AUXILIARY_WEIGHT * min(1.0, len(dead) / AUXILIARY_FEATURES)
     return Warm(x_hat, amplitudes, share * error.pow(2).sum(1).mean())
+
+
+@torch.no_grad()
+def normalize_rows(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
+    """Brings rows back to norm 1 in place. Dividing by the norm inside the forward pass instead lets it grow from step to step,
+    which slows their turning: codes ended 10 % longer."""
+    W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
 
 def level_worth(stats: Float[Tensor, "3 d_sae"], top_level: int, weight: float) -> Float[Tensor, " d_sae"]:
@@ -94,6 +101,7 @@ def warm_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
     """A `TrainingBAE`'s step of the warm phase."""
     x = step_input.sae_in
     target = sae.process_sae_in(x)
+    normalize_rows(sae.W_dec)
     pre = sae.hook_sae_acts_pre(sae.encode_linear(target))
     warm = warm_forward(target, pre, sae.W_dec, sae.b_dec, sae.cfg.refine_from, sae.warm_stats)
     mse = (warm.x_hat - target).pow(2).sum(1).mean()
@@ -114,7 +122,7 @@ def refined_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
             sae.follow_prior(sae.passed(start).float().mean(0), len(start))
         costs = sae.level_costs()
         levels = sae.refined(start, target, weight, costs)
-    x_hat = levels @ (sae.W_dec / sae.top_level) + sae.b_dec
+    x_hat = levels @ (sae.W_dec * (sae.act_scale / sae.top_level).unsqueeze(1)) + sae.b_dec
     losses = {
         "mse_loss": (x_hat - target).pow(2).sum(1).mean(),
         "rate_loss": weight * code_bits(levels.to(torch.int16), costs).mean().to(x_hat.dtype),

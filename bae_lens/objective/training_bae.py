@@ -17,7 +17,7 @@ from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss
 from bae_lens.objective.metrics import CodeMetrics, code_metrics, level_metrics, unexplained
-from bae_lens.objective.rate_distortion import COST_SAMPLES, level_worth, refined_pass, warm_pass
+from bae_lens.objective.rate_distortion import COST_SAMPLES, level_worth, normalize_rows, refined_pass, warm_pass
 from bae_lens.objective.sparse_products import decode_linear, encode_linear
 from bae_lens.objective.start import data_directions, thresholds
 
@@ -161,11 +161,14 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
     def _folded_weights(self) -> dict[str, Tensor]:
         scale, mean = self.data_scale.double(), self.data_mean.double()
         W_enc = self.W_enc.detach().double() * scale
+        # in training alone act_scale stands for the number of levels (`end_warm_phase`)
+        worth = self.act_scale if self.cfg.objective == "rate_distortion" else torch.ones_like(self.act_scale)
         shift = 0 if self.cfg.apply_b_dec_to_input else mean @ W_enc  # a subtracted b_dec brings the mean along
         return {
             "W_enc": W_enc.to(self.dtype),
             "b_enc": (self.b_enc.detach().double() - shift).to(self.dtype),
-            "W_dec": (self.W_dec.detach().double() / scale).to(self.dtype),
+            "W_dec": (self.W_dec.detach().double() * worth.unsqueeze(1) / scale).to(self.dtype),
+            "act_scale": self.act_scale / worth,
             "b_dec": (self.b_dec.detach().double() / scale + mean).to(self.dtype),
         }
 
@@ -282,10 +285,15 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
 
     @torch.no_grad()
     def end_warm_phase(self) -> None:
-        """Turns the warm phase's TopK autoencoder into levels: rows are worth the top level, pre-activations count levels."""
+        """Turns the warm phase's TopK autoencoder into levels: a row is worth one level, pre-activations count levels.
+
+        Features are 0 to C while training goes on, by `act_scale`: rows worth C levels would take Adam's steps, which are equal
+        for all weights, C times slower. The inference BAE has them from 0 to 1.
+        """
         worth = level_worth(self.warm_stats, self.top_level, self.cfg.refine_weight)
-        directions = self.W_dec / self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        self.W_dec.copy_(directions * (self.top_level * worth).unsqueeze(1))
+        normalize_rows(self.W_dec)
+        self.W_dec.mul_(worth.unsqueeze(1))
+        self.act_scale.fill_(self.top_level)
         self.W_enc.div_(worth)
         self.b_enc.div_(worth).sub_(0.5)
         self.cfg.prior_samples = 0

@@ -35,7 +35,7 @@ class TrainerConfig:
     """Of `covariance_weight`; the paper's is constant from the first step."""
     warm_share: float = 0.5
     """Of the objective "rate_distortion": share of the run that is its warm phase, over which `learning_rate_schedule` goes."""
-    refined_learning_rate: float = 5e-3
+    refined_learning_rate: float = 6e-3
     """Of the rest of that run, at its schedule's peak."""
     refined_schedule: Schedule = field(default_factory=lambda: Schedule(shape="wsd", warm_up=100, decay=0.4))
     rate_schedule: Schedule = field(default_factory=lambda: Schedule(start=0.2, warm_up=0.3))

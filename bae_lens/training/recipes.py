@@ -65,7 +65,7 @@ def rate_distortion(
     *,
     levels: int = 12,
     weight: float = 0.2,
-    k: int = 4,
+    k: int = 3,
     steps: int = 3000,
     batch_size: int = 512,
     seed: int = 0,
@@ -78,7 +78,7 @@ def rate_distortion(
     Args:
         levels: Nested levels a feature; 1 for a pure binary code.
         weight: Squared error per bit, where the mean of |x - mean|^2 is d_in: larger is sparser.
-        k: Features that are on in the warm phase, about those that shall be on in the end.
+        k: Features that are on in the warm phase, rather fewer than shall be on in the end: refining adds what is missing.
     """
     sae = TrainingBAEConfig(
         d_in=d_in,
@@ -88,6 +88,8 @@ def rate_distortion(
         objective="rate_distortion",
         refine_weight=weight,
         refine_from=k,
+        refine_moves=20,
+        refine_exchanges=1,
         surrogate="clip",
         surrogate_width=0.5,
         init="data",

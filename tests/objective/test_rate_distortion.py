@@ -7,11 +7,10 @@ from sae_lens import SAE
 from sae_lens.saes.sae import TrainStepInput
 
 import bae_lens
-from bae_lens.model.level_codes import code_bits
 from bae_lens.model.more_bit import bits_of_levels, fold_bits, top_level, unfold_features
 from bae_lens.model.transforms import fold_decoder_norm, fold_polarity, merge_duplicates, reorder
 from bae_lens.model.views import export_jumprelu, graded_view
-from bae_lens.objective.rate_distortion import encoder_loss, level_worth, warm_forward
+from bae_lens.objective.rate_distortion import encoder_loss, level_worth, normalize_rows, warm_forward
 from bae_lens.training.config import Recipe
 from bae_lens.training.recipes import rate_distortion
 
@@ -169,6 +168,8 @@ def test_what_needs_thresholds_of_its_own_is_refused_with_the_reason(trained):
 def test_the_warm_phase_is_a_topk_autoencoder_of_unit_rows():
     torch.manual_seed(0)
     x, pre, W_dec, b_dec = torch.randn(5, 4), torch.randn(5, 9), 3 * torch.randn(9, 4), torch.randn(4)
+    normalize_rows(W_dec)
+    torch.testing.assert_close(W_dec.norm(dim=1), torch.ones(9))
     stats = torch.zeros(3, 9)
     warm = warm_forward(x, pre, W_dec, b_dec, 2, stats)
     for row, amplitude, x_hat in zip(pre.tolist(), warm.amplitudes, warm.x_hat, strict=True):
@@ -176,7 +177,7 @@ def test_the_warm_phase_is_a_topk_autoencoder_of_unit_rows():
         expected = b_dec.clone()
         for j in on:
             assert amplitude[j].item() == pytest.approx(max(row[j], 0.0))
-            expected = expected + max(row[j], 0.0) * W_dec[j] / W_dec[j].norm()
+            expected = expected + max(row[j], 0.0) * W_dec[j]
         torch.testing.assert_close(x_hat, expected)
     assert warm.auxiliary_loss == 0
     stats[0] = 1000
@@ -202,7 +203,7 @@ def test_the_losses_of_a_refined_step_are_error_rate_and_encoder_and_only_those_
     for number in range(3):
         out = sae.training_forward_pass(TrainStepInput(x, {"rate": 0.05}, None, number, True))
     assert out.losses.keys() == {"mse_loss", "rate_loss", "encoder_loss"}
-    levels = (out.feature_acts.detach() * 6).round()
+    levels = out.feature_acts.detach()
     assert out.losses["mse_loss"].item() == pytest.approx(
         (out.sae_out - x).pow(2).sum(1).mean().item() * sae.data_scale.item() ** 2, rel=1e-3
     )
@@ -210,7 +211,8 @@ def test_the_losses_of_a_refined_step_are_error_rate_and_encoder_and_only_those_
     assert gradients[0] is None
     assert gradients[1] is not None
     assert not out.losses["rate_loss"].requires_grad
-    assert torch.equal(levels, levels.clamp(0, 6))
+    assert torch.equal(levels, levels.round().clamp(0, 6))
+    assert levels.max() > 1
 
 
 def test_training_resumes_to_the_last_bit_across_the_phases(tmp_path):
@@ -242,6 +244,7 @@ def test_nested_levels_buy_amplitudes_with_less_error_plus_rate_than_plain_ones(
         ({"objective": "rate"}, "known names: 'entropy', 'rate_distortion'"),
         ({"refine_weight": -1.0}, "refine_weight"),
         ({"refine_moves": 0}, "refine_moves"),
+        ({"refine_exchanges": -1}, "refine_exchanges"),
         ({"refine_from": 99}, "refine_from"),
         ({"code": "nestd"}, "did you mean 'nested'"),
         ({"refine_weight": 1.0, "bits_per_feature": 2}, 'code="nested"'),
