@@ -3,9 +3,9 @@
     python benchmarks/refine.py --rounds 9
     python benchmarks/refine.py --device cuda --json out.json
 
-A dictionary of unit rows makes vectors of a few features each (amplitudes of 1 to 6 levels, some noise); the encoder's code is a
-linear guess that misses some of them, so that refining makes a few moves a vector, as trained codes do on a language model's
-residual stream (two to three there).
+A dictionary of unit rows makes vectors of a few features each (amplitudes of 1 to 6 levels, some noise). The code to start from
+is a linear guess that misses some of them, so that refining makes a few moves a vector, as trained codes do on a language
+model's residual stream (two to three there).
 """
 
 import argparse

@@ -59,6 +59,8 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
         check_known("entropy_form", self.entropy_form, ENTROPY_FORMS)
         check_known("init", self.init, INITS)
         check_known("objective", self.objective, OBJECTIVES)
+        if self.code == "nested" and self.entropy_form == "eq4":
+            raise ValueError('entropy_form="eq4" is of single bits, and code="nested" has levels: use "bernoulli"')
         if self.objective == "entropy" and self.refine_weight:
             raise ValueError(
                 'refine_weight belongs to objective="rate_distortion" in training; set it on the BAE that is trained'

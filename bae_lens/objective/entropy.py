@@ -27,6 +27,19 @@ def entropy_loss(mean: Float[Tensor, " d_bits"], form: str) -> Float[Tensor, ""]
     return (of_ones - (1 - mean) * (1 - mean + EPSILON).log2()).sum()
 
 
+def level_entropy_loss(passed: Float[Tensor, "d_sae C"]) -> Float[Tensor, ""]:
+    """The entropy of the levels that nested bits make, in bits, summed over features: of bits that are nested within each other
+    the sum of their own entropies would count most of it more than once.
+
+    Args:
+        passed: Mean of each nested bit of each feature ``(d_sae, C)``, falling along C.
+    """
+    passed = passed if passed.dtype == torch.float64 else passed.float()
+    one, zero = passed.new_ones(len(passed), 1), passed.new_zeros(len(passed), 1)
+    p = (torch.cat([one, passed], 1) - torch.cat([passed, zero], 1)).clamp_min(0)
+    return -(p * (p + EPSILON).log2()).sum()
+
+
 def marginal_entropy(mean: Float[Tensor, "... d_bits"]) -> Float[Tensor, "..."]:
     """Sum over bits of their Bernoulli entropies, in bits: the figure reported everywhere, whatever the loss.
 

@@ -15,7 +15,7 @@ from bae_lens.checks import check_activations
 from bae_lens.model.bae import BinaryCode
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.covariance import covariance_loss
-from bae_lens.objective.entropy import entropy_loss
+from bae_lens.objective.entropy import entropy_loss, level_entropy_loss
 from bae_lens.objective.metrics import CodeMetrics, code_metrics, level_metrics, unexplained
 from bae_lens.objective.rate_distortion import COST_SAMPLES, level_worth, normalize_rows, refined_pass, warm_pass
 from bae_lens.objective.sparse_products import decode_linear, encode_linear
@@ -220,7 +220,7 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         with torch.autocast(bits.device.type, enabled=False):
             bits = bits.flatten(0, -2)
             bits = bits if bits.dtype == torch.float64 else bits.float()
-            entropy = entropy_loss(self._entropy_mean(bits), self.cfg.entropy_form)
+            entropy = self._entropy_of(self._entropy_mean(bits))
             weight = step_input.coefficients["entropy"]
             if step_input.n_training_steps < self.cfg.entropy_delay_steps:
                 weight = 0.0
@@ -228,8 +228,14 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
                 entropy = entropy * (entropy.detach() >= self.cfg.entropy_floor)
             losses = {"entropy_loss": weight * entropy, "covariance_loss": entropy.new_zeros(())}
             if step_input.coefficients["covariance"]:
-                losses["covariance_loss"] = step_input.coefficients["covariance"] * covariance_loss(bits)
+                whether_on = bits[:, :: self.cfg.bits_per_feature] if self.is_nested else bits  # one feature's bits must covary
+                losses["covariance_loss"] = step_input.coefficients["covariance"] * covariance_loss(whether_on)
         return losses
+
+    def _entropy_of(self, mean: Float[Tensor, " d_bits"]) -> Float[Tensor, ""]:
+        if self.is_nested:
+            return level_entropy_loss(mean.unflatten(0, (self.cfg.d_sae, -1)))
+        return entropy_loss(mean, self.cfg.entropy_form)
 
     def _entropy_mean(self, bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, " d_bits"]:
         """The mean whose entropy is the loss: the minibatch's, or mixed with the running prior."""

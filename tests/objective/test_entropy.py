@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bae_lens.objective.entropy import entropy_loss, marginal_entropy
+from bae_lens.objective.entropy import entropy_loss, level_entropy_loss, marginal_entropy
 
 
 def random_bits(samples=40, d_bits=6, seed=0, density=0.3):
@@ -47,3 +47,28 @@ def test_the_entropy_loss_has_a_finite_gradient_at_zero_and_one(form):
 def test_the_gradient_of_the_entropy_is_that_of_finite_differences():
     mean = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda m: entropy_loss(m, "bernoulli"), mean)
+
+
+def random_levels(samples=40, d_sae=5, top=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(samples, d_sae, generator=generator) ** 2 * (top + 1)).long()
+
+
+def test_the_loss_of_nested_bits_is_the_entropy_of_their_levels():
+    levels = random_levels()
+    total = 0.0
+    for column in levels.T.tolist():
+        shares = [column.count(level) / len(column) for level in range(4)]
+        total -= sum(p * math.log2(p) for p in shares if p)
+    passed = torch.stack([(levels > j).double().mean(0) for j in range(3)], 1)
+    assert level_entropy_loss(passed).item() == pytest.approx(total, rel=1e-6)
+    assert level_entropy_loss(passed[:, :1]).item() == pytest.approx(entropy_loss(passed[:, 0], "bernoulli").item(), rel=1e-9)
+
+
+def test_the_gradient_of_the_levels_entropy_is_that_of_finite_differences_and_finite_at_the_ends():
+    passed = torch.tensor([[0.6, 0.3, 0.1], [0.9, 0.5, 0.45]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(level_entropy_loss, passed)
+    ends = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.4, 0.4]], requires_grad=True)
+    level_entropy_loss(ends).backward()
+    assert ends.grad is not None
+    assert torch.isfinite(ends.grad).all()

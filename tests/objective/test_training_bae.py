@@ -194,3 +194,36 @@ def test_a_configuration_out_of_range_names_its_field(fields, message):
 def test_equal_vectors_to_start_from_are_refused():
     with pytest.raises(ValueError, match="all equal"):
         make(init="data").start_from(torch.ones(10, 8))
+
+
+def nested_training_bae(**fields):
+    cfg = bae_lens.TrainingBAEConfig(
+        d_in=6, d_sae=10, bits_per_feature=3, code="nested", surrogate="clip", surrogate_width=0.5, init="linear", **fields
+    )
+    torch.manual_seed(0)
+    sae = bae_lens.TrainingBAE(cfg)
+    sae.W_enc.data *= 4
+    return sae
+
+
+def test_nested_codes_pay_the_entropy_of_their_levels_and_covariances_between_features_only():
+    sae = nested_training_bae()
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+    out = sae.training_forward_pass(TrainStepInput(x, {"entropy": 0.5, "covariance": 0.25}, None, 0, False))
+    levels = (out.feature_acts.detach() * 3).round()
+    entropy = 0.0
+    for column in levels.T.tolist():
+        shares = [column.count(float(level)) / len(column) for level in range(4)]
+        entropy -= sum(p * math.log2(p) for p in shares if p)
+    assert out.losses["entropy_loss"].item() == pytest.approx(0.5 * entropy, rel=1e-4)
+    covariance = torch.cov((levels > 0).double().T)
+    off_diagonal = covariance.abs().sum() - covariance.diagonal().sum()
+    assert out.losses["covariance_loss"].item() == pytest.approx(0.25 * off_diagonal.item(), rel=1e-4)
+    out.losses["entropy_loss"].backward()
+    assert sae.W_enc.grad is not None
+    assert sae.W_enc.grad.any()
+
+
+def test_eq4_as_printed_is_refused_for_levels():
+    with pytest.raises(ValueError, match='entropy_form="eq4" is of single bits'):
+        nested_training_bae(entropy_form="eq4")
