@@ -62,7 +62,8 @@ def recommended(
         entropy_weight=entropy_weight,
         covariance_weight=2e-3,
     )
-    return Recipe(sae, _trainer(5e-3, steps, batch_size, seed, device))
+    rate = 8e-3 if sae.code == "nested" else 5e-3
+    return Recipe(sae, _trainer(rate, steps, batch_size, seed, device))
 
 
 def rate_distortion(

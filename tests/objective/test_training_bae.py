@@ -121,6 +121,19 @@ def test_a_start_from_data_is_sparse_and_set_by_the_first_batch():
     assert (cosines.amax(1) > 0.9999).all()
 
 
+def test_of_several_bits_a_feature_the_more_significant_start_on_more_seldom_and_nested_ones_in_turn():
+    x = batch(4000)
+    powers = make(init="data", init_density=0.2, d_sae=10, bits_per_feature=3)
+    powers.start_from(x)
+    means = powers.bits(x).unflatten(1, (10, 3)).mean((0, 1))
+    torch.testing.assert_close(means, torch.tensor([0.2, 0.08, 0.032]), atol=2e-3, rtol=0)
+    nested = make(init="data", init_density=0.2, d_sae=10, bits_per_feature=3, code="nested")
+    nested.start_from(x)
+    means = nested.bits(x).unflatten(1, (10, 3)).mean((0, 1))
+    assert means[0].item() == pytest.approx(0.2, abs=2e-3)
+    assert means[0] > means[1] > means[2]
+
+
 def test_a_start_from_data_does_not_depend_on_the_units_of_the_data():
     x = batch(512)
     small, large = make(init="data"), make(init="data")
