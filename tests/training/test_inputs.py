@@ -1,4 +1,4 @@
-"""What training can be given: tensors, disk, streams; what is refused; where metrics go."""
+"""What training can be given: tensors, disk, streams; what is refused."""
 
 import dataclasses
 import json
@@ -118,22 +118,6 @@ def test_validation_vectors_are_measured_and_never_trained_on(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["split"] == "validation"] == [15, 30, 40]
     assert {"fvu", "entropy", "live", "loss", "learning_rate"} <= rows[0].keys()
-
-
-def test_metrics_go_to_wandb_where_they_are_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    bae_lens.train(vectors(), quick(log_to=("wandb",)), out=tmp_path / "run", progress=False)
-    (run,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
-    assert any(file.stat().st_size > 0 for file in run.rglob("*.wandb"))
-
-
-def test_a_logger_that_is_not_installed_is_refused_at_the_door(monkeypatch):
-    from bae_lens.training import metrics
-
-    monkeypatch.setitem(metrics.MODULES, "tensorboard", "no_such_package")
-    with pytest.raises(ModuleNotFoundError, match="needs the package no_such_package: pip install"):
-        quick(log_to=("tensorboard",))
 
 
 def test_the_entropy_may_be_that_of_a_running_prior_with_the_minibatchs_gradient():
