@@ -200,6 +200,7 @@ def test_the_losses_of_a_refined_step_are_error_rate_and_encoder_and_only_those_
     sae = bae_lens.TrainingBAE(dataclasses.replace(recipe().sae, warm_steps=1))
     x = vectors(128)
     for number in range(3):
+        costs = sae.level_costs()
         out = sae.training_forward_pass(TrainStepInput(x, {"rate": 0.05}, None, number, True))
     assert out.losses.keys() == {"mse_loss", "rate_loss", "encoder_loss"}
     levels = (out.feature_acts.detach() * 6).round()
@@ -210,6 +211,8 @@ def test_the_losses_of_a_refined_step_are_error_rate_and_encoder_and_only_those_
     assert gradients[0] is None
     assert gradients[1] is not None
     assert not out.losses["rate_loss"].requires_grad
+    rate = 0.05 * code_bits(levels.long(), costs).mean().item()
+    assert out.losses["rate_loss"].item() == pytest.approx(rate, rel=1e-5)
     assert torch.equal(levels, levels.clamp(0, 6))
 
 
