@@ -85,11 +85,10 @@ def test_the_reference_surrogate_sees_the_whole_incoming_gradient_at_once():
     torch.testing.assert_close(sae.W_enc.grad, x.T @ (g * (1 - g)), atol=1e-12, rtol=1e-9)
 
 
-def nested(**fields):
-    sae = make(
-        code="nested", bits_per_feature=3, surrogate="clip", surrogate_width=0.4, entropy_weight=0.3, covariance_weight=0.02,
-        **fields,
-    ).double()  # fmt: skip
+def nested():
+    """In float64; a local surrogate."""
+    weights = {"entropy_weight": 0.3, "covariance_weight": 0.02}
+    sae = make(code="nested", bits_per_feature=3, surrogate="clip", surrogate_width=0.4, **weights).double()
     sae.dtype = torch.float64
     return sae
 
