@@ -2,6 +2,7 @@
 
     python benchmarks/step.py --json out.json                            # live share and density as measured before
     python benchmarks/step.py --model story-llama/ --text stories.txt    # measures them in a `recommended` run first
+    python benchmarks/step.py --products fp32 --only covariance          # as on a processor without int8 dot products
     python benchmarks/step.py --device cuda                              # on a GPU: larger sizes, and the kernels' floor
 
 All contestants take turns, and the median of each one's times counts: ratios mean something on a shared machine, times do not.
@@ -15,7 +16,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 import bae_lens
+from bae_lens.objective import covariance
 from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss
 
@@ -33,6 +35,8 @@ REAL = {"live": 0.944, "density": 0.0445, "near": 0.077}
 """Second half of a `recommended` run on the story Llama, blocks.1.hook_resid_pre, d' = 512: share of bits that change in a
 minibatch of 512, of ones among all bits, of pre-activations within the surrogate's reach. `--model` measures them again."""
 FULLY_LIVE = {"live": 1.0, "density": 0.5, "near": 0.3}
+PRODUCTS = {"int8": covariance.INT8, "fp32": covariance.FLOAT}
+TABLES = ("covariance", "step", "growth", "large", "kernels")
 
 
 class Codes(NamedTuple):
@@ -137,6 +141,11 @@ def reach_scale(threshold: float, near: float, width: float) -> float:
     return scale
 
 
+def force_products(name: str) -> None:
+    """Has the covariance count in these products, whichever are faster here."""
+    covariance.fastest_product = lambda device_type: PRODUCTS[name]
+
+
 # ------------------------------------------------------------------------------------------------------------- measuring
 
 
@@ -177,8 +186,7 @@ def backward_of(loss: Callable[[Tensor], Tensor], bits: Tensor) -> Callable[[], 
     return run
 
 
-def covariance_table(d_bits: int, batch: int, rounds: int, device: str) -> list[dict[str, Any]]:
-    rows = []
+def covariance_rows(d_bits: int, batch: int, rounds: int, device: str) -> Iterator[dict[str, Any]]:
     goals = {1.0: 1.9, 0.5: None, 0.25: 18, 0.1: 50}
     for live, goal in goals.items():
         bits = random_bits(batch, d_bits, live, None, device)
@@ -188,8 +196,7 @@ def covariance_table(d_bits: int, batch: int, rounds: int, device: str) -> list[
             rounds,
             device,
         )
-        rows.append({"live": live, **milliseconds(took), "times faster": took["torch.cov"] / took["bae_lens"], "goal": goal})
-    return rows
+        yield {"live": live, **milliseconds(took), "times faster": took["torch.cov"] / took["bae_lens"], "goal": goal}
 
 
 def step_row(d_in: int, d_sae: int, batch: int, codes: Codes, rounds: int, device: str, *, published: bool = True) -> dict:
@@ -266,49 +273,68 @@ def measured_codes(model_path: str, text: Path, hook: str) -> Codes:
     return Codes(*(statistics.mean(values) for values in zip(*seen, strict=True)))
 
 
-def main() -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="measure the live share on this model (default: the value measured before)")
     parser.add_argument("--text", type=Path, help="with --model")
     parser.add_argument("--hook", default="blocks.1.hook_resid_pre")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--products", choices=tuple(PRODUCTS), help="of the covariance on a CPU (default: the faster ones here)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=TABLES, default=TABLES, help="which tables (default: all; kernels on cuda)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.products and args.device == "cuda":
+        parser.error("--products are a CPU's; on cuda kernels count: leave it away")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    if args.products:
+        force_products(args.products)
     torch.manual_seed(0)
     real = measured_codes(args.model, args.text, args.hook) if args.model else Codes(**REAL)
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = True
     results: dict[str, Any] = {"device": args.device, "threads": args.threads, "torch": torch.__version__, **real._asdict()}
+    if args.device == "cpu":
+        results["products"] = next(name for name, p in PRODUCTS.items() if p is covariance.fastest_product("cpu"))
+        print(f"The covariance counts in {results['products']} products")
     print(f"A recommended run's codes: live {real.live:.3f}, ones {real.density:.4f}, near the threshold {real.near:.3f}")
 
-    def show(title: str, rows: list[dict[str, Any]]) -> None:
-        results[title] = rows
-        print(f"\n{title}\n{tabulate(rows, headers='keys', floatfmt='.3g')}", flush=True)
+    def show(table: str, title: str, rows: Iterable[dict[str, Any]]) -> None:
+        if table in args.only:
+            results[title] = list(rows)
+            print(f"\n{title}\n{tabulate(results[title], headers='keys', floatfmt='.3g')}", flush=True)
 
-    full, once, device = Codes(**FULLY_LIVE), 1, args.device
-    show("Covariance, forward and backward, d' = 2048, batch 512", covariance_table(2048, 512, args.rounds, device))
+    both, device, rounds = (real, Codes(**FULLY_LIVE)), args.device, args.rounds
+    show("covariance", "Covariance, forward and backward, d' = 2048, batch 512", covariance_rows(2048, 512, rounds, device))
     show(
+        "step",
         "A whole step: goals 0.9 of SAELens at the real code, 1.6 fully live, 4 times faster than published",
-        [step_row(512, 2048, 512, codes, args.rounds, device) for codes in (real, full)],
+        (step_row(512, 2048, 512, codes, rounds, device) for codes in both),
     )
-    widths = (512, 1024, 2048, 4096, 8192, 16384)
     show(
+        "growth",
         "Growth with d' at d = 512, the real code",
-        [step_row(512, d_sae, 512, real, max(args.rounds // 4, 1), device, published=d_sae <= 4096) for d_sae in widths],
+        (
+            step_row(512, d_sae, 512, real, max(rounds // 4, 1), device, published=d_sae <= 4096)
+            for d_sae in (512, 1024, 2048, 4096, 8192, 16384)
+        ),
     )
     if device == "cpu":
-        show(
-            "d = 2048, d' = 8192, one step of each", [step_row(2048, 8192, 512, codes, once, device) for codes in (real, full)]
-        )
+        show("large", "d = 2048, d' = 8192, one step of each", (step_row(2048, 8192, 512, codes, 1, device) for codes in both))
     else:
-        show(
-            "d = 2048, d' = 8192, batch 4096",
-            [step_row(2048, 8192, 4096, codes, args.rounds, device) for codes in (real, full)],
-        )
-        sizes = [(2048, 512), (8192, 512), (8192, 4096), (32768, 8192)]
-        show("The kernels beside their floor", [kernel_floor(d_bits, batch, args.rounds) for d_bits, batch in sizes])
+        large = (step_row(2048, 8192, 4096, codes, rounds, device) for codes in both)
+        show("large", "d = 2048, d' = 8192, batch 4096", large)
+        sizes = ((2048, 512), (8192, 512), (8192, 4096), (32768, 8192))
+        show("kernels", "The kernels beside their floor", (kernel_floor(*size, rounds) for size in sizes))
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -21,7 +21,7 @@ def place_values(bits_per_feature: int, like: Tensor, code: str = "powers") -> F
     """What each bit of a feature adds to it, on the device and in the dtype of `like`."""
     places = torch.arange(bits_per_feature, device=like.device)
     values = torch.ones_like(places) if code == "nested" else 2.0**places
-    return (values / top_level(bits_per_feature, code)).to(like.dtype)
+    return values.to(like.dtype) / top_level(bits_per_feature, code)
 
 
 def fold_bits(bits: Float[Tensor, "... d_bits"], bits_per_feature: int, code: str = "powers") -> Float[Tensor, "... d_sae"]:

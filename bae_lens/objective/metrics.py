@@ -22,9 +22,9 @@ class CodeMetrics(NamedTuple):
     fvu: Tensor
     """Fraction of the variance that is left unexplained."""
     live: Tensor
-    """How many change."""
+    """How many change; of nested bits, features whose level does."""
     dead: Tensor
-    """How many never change, at 0 or at 1."""
+    """How many never change, at 0 or at 1 (or at one level)."""
     stuck_at_one: Tensor
     """The dead ones that are always on, which SAELens does not count as dead."""
     dense: Tensor
@@ -35,13 +35,13 @@ class CodeMetrics(NamedTuple):
 
 def code_metrics(mean: Float[Tensor, " d_bits"], fvu: float | Float[Tensor, ""]) -> CodeMetrics:
     """Metrics of a code whose bits have this mean."""
-    return _metrics(mean, marginal_entropy(mean), fvu)
+    return _metrics(mean.unsqueeze(1), marginal_entropy(mean), fvu)
 
 
 def level_metrics(passed: Float[Tensor, "d_sae C"], fvu: float | Float[Tensor, ""]) -> CodeMetrics:
     """Metrics of a code of nested bits with these means: each feature is on where its first bit is."""
     p = level_frequencies(passed)
-    return _metrics(passed[:, 0], -torch.xlogy(p, p).sum() / math.log(2), fvu)
+    return _metrics(passed, 0 - torch.xlogy(p, p).sum() / math.log(2), fvu)  # 0 - 0 is 0, and - 0 is -0
 
 
 @torch.no_grad()
@@ -51,14 +51,15 @@ def unexplained(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in
     return (x - x_hat.float()).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
 
 
-def _metrics(on: Tensor, entropy: Tensor, fvu: float | Tensor) -> CodeMetrics:
-    dead = (on == 0) | (on == 1)
+def _metrics(passed: Tensor, entropy: Tensor, fvu: float | Tensor) -> CodeMetrics:
+    """Of how often each feature passes its first threshold, its second, ... ``(features, thresholds)``."""
+    on, dead = passed[:, 0], ((passed == 0) | (passed == 1)).all(1)
     return CodeMetrics(
         entropy=entropy,
         fvu=torch.as_tensor(fvu),
         live=(~dead).sum(),
         dead=dead.sum(),
-        stuck_at_one=(on == 1).sum(),
+        stuck_at_one=(dead & (on == 1)).sum(),
         dense=(on > DENSE).sum(),
         l0=on.sum(),
     )

@@ -50,10 +50,10 @@ class ValidationRow(NamedTuple):
 class Log:
     """Where rows go, each as it is made; `rows` are those of this run, before an interruption too."""
 
-    def __init__(self, path: Path | None, loggers: Sequence[str] = (), config: dict[str, Any] | None = None, step: int = 0):
+    def __init__(self, path: Path | None, loggers: Sequence[str] = (), config: dict[str, Any] | None = None):
         self.path = path
         self.rows: list[HistoryRow | ValidationRow] = []
-        self.sinks = [_SINKS[name](path, config or {}, step) for name in loggers]
+        self.sinks = {name: _SINKS[name](path, config or {}) for name in loggers}
 
     @classmethod
     def read(cls, path: Path) -> "Log":
@@ -63,11 +63,17 @@ class Log:
         return log
 
     def resume_at(self, step: int) -> None:
-        """Takes back the rows of an interrupted run up to a step, and drops what it had written after it."""
+        """Takes back the rows of an interrupted run up to a step, and drops what it had written after it.
+
+        wandb keeps what it was told. TensorBoard is told all of it again: a killed process may not have written it out.
+        """
         if self.path is None or not self.path.exists():
             return
         self.rows = [row for row in _rows(self.path) if _made(row) <= step]
         write_text(self.path, "".join(_line(row) for row in self.rows))
+        if "tensorboard" in self.sinks:
+            for row in self.rows:
+                _tell(self.sinks["tensorboard"], row)
 
     def add(self, row: HistoryRow | ValidationRow) -> None:
         """Writes a row everywhere."""
@@ -75,12 +81,12 @@ class Log:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_line(row))
-        for log, _ in self.sinks:
-            log({f"{_split(row)}/{name}": value for name, value in row._asdict().items() if name != "step"}, row.step)
+        for sink in self.sinks.values():
+            _tell(sink, row)
 
     def close(self) -> None:
         """Ends wandb and TensorBoard."""
-        for _, close in self.sinks:
+        for _, close in self.sinks.values():
             close()
 
 
@@ -126,9 +132,14 @@ def _row(line: str) -> HistoryRow | ValidationRow | None:
 
 
 Sink = tuple[Callable[[dict[str, Any], int], Any], Callable[[], Any]]
+"""What takes values at a step, and what ends it."""
 
 
-def _wandb(path: Path | None, config: dict[str, Any], step: int) -> Sink:
+def _tell(sink: Sink, row: HistoryRow | ValidationRow) -> None:
+    sink[0]({f"{_split(row)}/{name}": value for name, value in row._asdict().items() if name != "step"}, row.step)
+
+
+def _wandb(path: Path | None, config: dict[str, Any]) -> Sink:
     import wandb
 
     name, directory = (path.parent.name, path.parent) if path else (None, None)
@@ -136,10 +147,11 @@ def _wandb(path: Path | None, config: dict[str, Any], step: int) -> Sink:
     return lambda values, step: run.log(values, step=step), run.finish
 
 
-def _tensorboard(path: Path | None, config: dict[str, Any], step: int) -> Sink:
+def _tensorboard(path: Path | None, config: dict[str, Any]) -> Sink:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    writer = SummaryWriter(str(path.parent / "tensorboard") if path else None, purge_step=step or None)
+    # purge_step=0: what an interrupted run left there counts no more, see `Log.resume_at`
+    writer = SummaryWriter(str(path.parent / "tensorboard") if path else None, purge_step=0)
 
     def log(values: dict[str, Any], step: int) -> None:
         for name, value in values.items():
@@ -148,4 +160,4 @@ def _tensorboard(path: Path | None, config: dict[str, Any], step: int) -> Sink:
     return log, writer.close
 
 
-_SINKS: dict[str, Callable[[Path | None, dict[str, Any], int], Sink]] = {"wandb": _wandb, "tensorboard": _tensorboard}
+_SINKS: dict[str, Callable[[Path | None, dict[str, Any]], Sink]] = {"wandb": _wandb, "tensorboard": _tensorboard}

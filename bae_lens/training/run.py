@@ -76,7 +76,7 @@ class Run:
         config: dict[str, Any] = {"recipe": Recipe(self.sae.cfg, self.cfg).to_dict()}
         if self.directory is not None:
             path, config["run"] = self.directory.metrics, self.directory.name()
-        self.log = Log(path, self.cfg.log_to, config, self.step)
+        self.log = Log(path, self.cfg.log_to, config)
         self.log.resume_at(self.step)
         bar = tqdm(total=self.steps, initial=self.step, desc="BAE", unit="step", disable=not progress)
         try:

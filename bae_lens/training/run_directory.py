@@ -17,6 +17,8 @@ from bae_lens.version import __version__
 
 RECIPE = "recipe.json"
 RESULT = "result.json"
+FIELDS = {RECIPE: {"run": str, "recipe": dict, "data": dict}, RESULT: {"flipped": list}}
+"""What a run's files hold, and of which type."""
 
 
 @dataclass
@@ -38,7 +40,7 @@ class RunDirectory:
 
         Raises:
             FileExistsError: If it holds something else, or a run that is not to be resumed.
-            ValueError: If it holds a run of another recipe (each field that differs is named).
+            ValueError: If it holds a run of another recipe (each field that differs is named), or its recipe.json is not whole.
             PermissionError: If it cannot be written.
         """
         directory = cls(Path(path).expanduser().absolute(), recipe)
@@ -120,9 +122,27 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+            _check_fields(content, FIELDS[name])
         except ValueError as error:
-            raise ValueError(f"{self.path / name} is not whole: {error}") from error
+            raise ValueError(
+                f"{self.path / name} is not whole: {error}; put it back as it was written, or choose another directory"
+            ) from error
+        return content
+
+
+def _check_fields(content: Any, fields: dict[str, type]) -> None:
+    """Raises ValueError unless this is a JSON object with these fields."""
+    if not isinstance(content, dict):
+        raise ValueError(f"a JSON object with {', '.join(fields)} is expected, not a {type(content).__name__}")
+    problems = [f"it has no {name!r}" for name in fields if name not in content]
+    problems += [
+        f"{name!r} is a {type(content[name]).__name__} where a {kind.__name__} is expected"
+        for name, kind in fields.items()
+        if name in content and not isinstance(content[name], kind)
+    ]
+    if problems:
+        raise ValueError(" and ".join(problems))
 
 
 def _sweep(path: Path) -> None:

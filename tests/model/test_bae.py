@@ -87,6 +87,31 @@ def test_burstiness_without_a_prior_is_refused(make_bae, vectors):
         make_bae().burstiness(vectors)
 
 
+@pytest.mark.parametrize(("c", "code"), [(1, "powers"), (3, "nested")])
+def test_a_refining_bae_without_a_prior_refuses_to_code(make_bae, vectors, c, code):
+    bae = make_bae(c, code=code, refine_weight=0.1)
+    for coding in (bae.encode, bae.bits, bae, bae.burstiness):
+        with pytest.raises(ValueError, match=r"no prior yet: call bae\.estimate_prior\(activations\) first"):
+            coding(vectors)
+    bae.estimate_prior(vectors)
+    assert bae.encode(vectors).any()
+
+
+@pytest.mark.parametrize("refine_from", [0, 4])
+@pytest.mark.parametrize(("c", "code"), [(1, "powers"), (3, "nested")])
+def test_before_a_prior_ones_are_counted_in_unrefined_codes_of_the_largest_features(make_bae, vectors, c, code, refine_from):
+    bae = make_bae(c, code=code, refine_weight=0.1, refine_from=refine_from)
+    expected = [[0] * c for _ in range(48)]
+    for pre in (vectors @ bae.W_enc + bae.b_enc).tolist():
+        for feature in sorted(range(48), key=lambda f: -pre[f])[: refine_from or 48]:
+            for j in range(c):
+                expected[feature][j] += pre[feature] >= j
+    ones = bae.count_ones(vectors)
+    assert ones.tolist() == [count for row in expected for count in row]
+    bae.set_prior(ones, len(vectors))
+    assert not torch.equal(bae.count_ones(vectors), ones)  # they are refined now
+
+
 def test_folding_the_decoder_norm_moves_it_into_the_activations_exactly(make_bae, vectors):
     bae = make_bae(3)
     folded = copy.deepcopy(bae)

@@ -246,12 +246,16 @@ def test_without_triton_the_module_imports_and_says_that_it_is_not_available(mon
 @needs_gpu
 def test_nothing_waits_for_the_device_after_the_first_call():
     bits = random_bits(512, 2048, live=0.3)
-    covariance_with_gradient(bits)
+    first, first_gradient = covariance_with_gradient(bits)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        covariance_with_gradient(bits)
+        value, gradient = covariance_with_gradient(bits)
+        with pytest.raises(RuntimeError, match="synchroniz"):  # the mode is on
+            value.item()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert value.item() == first.item() > 0
+    assert torch.equal(gradient, first_gradient)
 
 
 @needs_gpu

@@ -7,6 +7,7 @@ from sae_lens import SAE
 from sae_lens.saes.sae import TrainStepInput
 
 import bae_lens
+from bae_lens.model.level_codes import code_bits
 from bae_lens.model.more_bit import bits_of_levels, fold_bits, top_level, unfold_features
 from bae_lens.model.transforms import fold_decoder_norm, fold_polarity, merge_duplicates, reorder
 from bae_lens.model.views import export_jumprelu, graded_view
@@ -201,6 +202,7 @@ def test_the_losses_of_a_refined_step_are_error_rate_and_encoder_and_only_those_
     sae = bae_lens.TrainingBAE(dataclasses.replace(recipe().sae, warm_steps=1))
     x = vectors(128)
     for number in range(3):
+        costs = sae.level_costs()
         out = sae.training_forward_pass(TrainStepInput(x, {"rate": 0.05}, None, number, True))
     assert out.losses.keys() == {"mse_loss", "rate_loss", "encoder_loss"}
     levels = out.feature_acts.detach()
@@ -213,6 +215,8 @@ def test_the_losses_of_a_refined_step_are_error_rate_and_encoder_and_only_those_
     assert not out.losses["rate_loss"].requires_grad
     assert torch.equal(levels, levels.round().clamp(0, 6))
     assert levels.max() > 1
+    rate = 0.05 * code_bits(levels.long(), costs).mean().item()
+    assert out.losses["rate_loss"].item() == pytest.approx(rate, rel=1e-5)
 
 
 def test_training_resumes_to_the_last_bit_across_the_phases(tmp_path):

@@ -8,7 +8,7 @@ import bae_lens
 from bae_lens.activations.synthetic import synthetic_set
 from bae_lens.objective.entropy import marginal_entropy
 from bae_lens.objective.revise import OFF, eliminate, revise
-from bae_lens.training.recipes import synthetic
+from bae_lens.training.recipes import rate_distortion, synthetic
 
 WEIGHT = 0.02
 
@@ -183,6 +183,14 @@ def test_a_bae_that_cannot_be_revised_is_refused_before_training(sae_changes, me
     trainer = dataclasses.replace(recipe.trainer, revise_at=(0.5,))
     with pytest.raises(ValueError, match=message):
         bae_lens.train(data.vectors, recipe._replace(sae=dataclasses.replace(recipe.sae, **sae_changes), trainer=trainer))
+
+
+def test_a_revision_under_another_objective_is_refused_before_training(data, tmp_path):
+    recipe = rate_distortion(8, 4, levels=1, steps=40)
+    recipe = recipe._replace(trainer=dataclasses.replace(recipe.trainer, revise_at=(0.5,)))
+    with pytest.raises(ValueError, match='revise_at weighs bits by their entropy, which objective="rate_distortion" has no'):
+        bae_lens.train(data.vectors, recipe, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("shares", list(itertools.product([0.5], [0, 1, -0.1])))

@@ -85,6 +85,78 @@ def test_the_reference_surrogate_sees_the_whole_incoming_gradient_at_once():
     torch.testing.assert_close(sae.W_enc.grad, x.T @ (g * (1 - g)), atol=1e-12, rtol=1e-9)
 
 
+def nested():
+    """In float64; a local surrogate."""
+    weights = {"entropy_weight": 0.3, "covariance_weight": 0.02}
+    sae = make(code="nested", bits_per_feature=3, surrogate="clip", surrogate_width=0.4, **weights).double()
+    sae.dtype = torch.float64
+    return sae
+
+
+def by_thresholds(sae, x, pre):
+    """Losses of nested bits, and their gradient by the pre-activations: threshold by threshold, 1 within the clip's reach."""
+    bits = torch.stack([(pre >= j).double() for j in range(3)], -1).flatten(-2).detach().requires_grad_()
+    x_hat = bits.unflatten(-1, (-1, 3)).mean(-1) @ sae.W_dec + sae.b_dec
+    losses = {
+        "mse_loss": (x_hat - x).pow(2).sum(1).mean(),
+        "entropy_loss": 0.3 * entropy_loss(bits.mean(0), "bernoulli"),
+        "covariance_loss": 0.02 * covariance_loss(bits),
+    }
+    gradients = {}
+    for name, loss in losses.items():
+        (of_bits,) = torch.autograd.grad(loss, bits, retain_graph=True)
+        reach = torch.stack([((pre - j).abs() <= 0.4).double() for j in range(3)], -1)
+        gradients[name] = (of_bits.unflatten(-1, (-1, 3)) * reach).sum(-1).detach()
+    return losses, gradients
+
+
+def test_nested_bits_give_the_encoder_the_surrogates_gradient_at_each_of_their_thresholds():
+    sae, x = nested(), 2 * batch().double()
+    out = run(sae, x)
+    losses, gradients = by_thresholds(sae, x, (x @ sae.W_enc + sae.b_enc).detach())
+    assert {name: loss.item() for name, loss in out.losses.items()} == pytest.approx(
+        {name: loss.item() for name, loss in losses.items()}, rel=1e-9
+    )
+    out.loss.backward()
+    for gradient in gradients.values():
+        assert gradient.any()
+    total = sum(gradients.values())
+    torch.testing.assert_close(sae.W_enc.grad, x.T @ total, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(sae.b_enc.grad, total.sum(0), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_features_of_nested_bits_carry_the_surrogates_gradient_too(hooked):
+    """`encode_with_hidden_pre` makes levels without their bits, unless something hooks the bits."""
+    sae, x = nested(), 2 * batch().double()
+    if hooked:
+        sae.hook_sae_bits.add_hook(lambda bits, hook: None)
+    features, pre = sae.encode_with_hidden_pre(x)
+    weights = torch.randn(64, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    (features * weights).sum().backward()
+    reach = sum(((pre - j).abs() <= 0.4).double() for j in range(3)).detach()
+    torch.testing.assert_close(sae.W_enc.grad, x.T @ (weights * reach / 3), atol=1e-9, rtol=1e-9)
+
+
+def test_the_auxiliary_losses_of_nested_bits_are_made_of_the_pre_activations():
+    sae, x = nested(), 2 * batch().double()
+    pre = (x @ sae.W_enc + sae.b_enc).detach().requires_grad_()
+    step_input = TrainStepInput(x, sae.get_coefficients(), None, 0, False)
+    found = sae.calculate_aux_loss(step_input, torch.zeros(64, 20), pre, x)
+    losses, gradients = by_thresholds(sae, x, pre.detach())
+    assert found.keys() == {"entropy_loss", "covariance_loss"}
+    for name, loss in found.items():
+        assert loss.item() == pytest.approx(losses[name].item(), rel=1e-9)
+        torch.testing.assert_close(torch.autograd.grad(loss, pre, retain_graph=True)[0], gradients[name], atol=1e-12, rtol=1e-9)
+
+
+def test_auxiliary_losses_of_refined_codes_are_refused():
+    sae = make(objective="rate_distortion", init="data", refine_weight=0.2, refine_from=3)
+    step_input = TrainStepInput(batch(), sae.get_coefficients(), None, 0, False)
+    with pytest.raises(ValueError, match='objective="rate_distortion" are made by training_forward_pass alone'):
+        sae.calculate_aux_loss(step_input, torch.zeros(64, 20), torch.zeros(64, 20), batch())
+
+
 def test_statistics_are_fp32_under_autocast_and_for_bf16_weights():
     x = batch(4096)
     sae = make().to(torch.bfloat16)
@@ -197,6 +269,7 @@ def test_a_bias_that_is_not_wanted_stays_at_zero():
         ({"init_density": 0.7}, "init_density"),
         ({"init": "data", "encoder_bias": False}, "needs encoder_bias=True"),
         ({"surrogate": "clipp"}, "did you mean 'clip'"),
+        ({"objective": "entropy", "refine_weight": 0.1}, 'refine_weight belongs to objective="rate_distortion"'),
     ],
 )
 def test_a_configuration_out_of_range_names_its_field(fields, message):

@@ -1,7 +1,8 @@
-"""What training can be given: tensors, disk, streams; what is refused; where metrics go."""
+"""What training can be given: tensors, disk, streams; what is refused."""
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 import bae_lens
+from bae_lens.objective.rate_distortion import COST_SAMPLES
 from bae_lens.training.config import Recipe
-from bae_lens.training.recipes import recommended
+from bae_lens.training.recipes import rate_distortion, recommended
 
 
 def vectors(samples=2000, d=16, seed=1):
@@ -20,6 +22,21 @@ def vectors(samples=2000, d=16, seed=1):
 def quick(d_sae=32, **changes):
     recipe = recommended(16, 2, steps=40, batch_size=128)
     return Recipe(dataclasses.replace(recipe.sae, d_sae=d_sae), dataclasses.replace(recipe.trainer, **changes))
+
+
+def test_what_is_no_recipe_is_refused_with_what_is_expected():
+    """In a process of its own: here the types of public functions are checked before what the function says itself."""
+    script = """
+import torch, bae_lens
+for recipe in ("recommended", bae_lens.recipes.recommended, bae_lens.TrainerConfig(steps=3), None, (1, 2)):
+    try:
+        bae_lens.train(torch.zeros(2, 2), recipe)
+    except TypeError as error:
+        print(error)
+"""
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    expected = "a recipe is expected, as from bae_lens.recipes.recommended(d_in); got "
+    assert printed.splitlines() == [expected + kind for kind in ("str", "function", "TrainerConfig", "NoneType", "tuple")]
 
 
 @pytest.mark.parametrize("sizes", [[2000], [1] * 300 + [1700], [130] * 20])
@@ -120,22 +137,6 @@ def test_validation_vectors_are_measured_and_never_trained_on(tmp_path):
     assert {"fvu", "entropy", "live", "loss", "learning_rate"} <= rows[0].keys()
 
 
-def test_metrics_go_to_wandb_where_they_are_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    bae_lens.train(vectors(), quick(log_to=("wandb",)), out=tmp_path / "run", progress=False)
-    (run,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
-    assert any(file.stat().st_size > 0 for file in run.rglob("*.wandb"))
-
-
-def test_a_logger_that_is_not_installed_is_refused_at_the_door(monkeypatch):
-    from bae_lens.training import metrics
-
-    monkeypatch.setitem(metrics.MODULES, "tensorboard", "no_such_package")
-    with pytest.raises(ModuleNotFoundError, match="needs the package no_such_package: pip install"):
-        quick(log_to=("tensorboard",))
-
-
 def test_the_entropy_may_be_that_of_a_running_prior_with_the_minibatchs_gradient():
     x = vectors(256)
     recipe = dataclasses.replace(recommended(16, 2).sae, init="default", entropy_batch_share=0.25)
@@ -152,6 +153,30 @@ def test_the_entropy_may_be_that_of_a_running_prior_with_the_minibatchs_gradient
     entropy_loss(mixed, "bernoulli").backward()
     torch.testing.assert_close(bits.grad, (mixed.grad / 50).expand(50, 32))
     assert torch.isfinite(bae_lens.train(x, Recipe(recipe, quick().trainer), progress=False).bae.W_enc).all()
+
+
+@pytest.mark.parametrize("objective", ["entropy", "rate_distortion"])
+def test_validation_rows_of_nested_codes_count_features_and_the_entropy_of_their_levels(objective):
+    """The same vectors' code by the BAE that a callback is shown, a feature at a time; nothing is normalised or rounded."""
+    recipe = quick() if objective == "entropy" else rate_distortion(16, 2, levels=3, steps=40, batch_size=128)
+    sae = dataclasses.replace(recipe.sae, code="nested", bits_per_feature=3)
+    trainer = dataclasses.replace(recipe.trainer, validate_every=10, log_every=10, center=False, rescale=False)
+    held_out, expected = vectors(300, seed=9), {}
+
+    def count(step, bae):
+        bae.cfg.prior_samples = COST_SAMPLES  # as training prices its codes
+        levels = (3 * bae.encode(held_out)).round().long()
+        rows = [column.tolist() for column in levels.T]
+        on = [sum(level > 0 for level in row) / 300 for row in rows]
+        entropy = -sum(row.count(k) / 300 * math.log2(row.count(k) / 300) for row in rows for k in set(row))
+        live = sum(len(set(row)) > 1 for row in rows)
+        expected[step] = (entropy, live, sum(share > 0.1 for share in on), sum(on))
+
+    result = bae_lens.train(vectors(), Recipe(sae, trainer), validation=held_out, callback=count, progress=False)
+    found = {row.step: (row.entropy, row.live, row.dense, row.l0) for row in result.validation}
+    assert found.keys() == expected.keys() >= {30, 40}
+    for step, row in found.items():
+        assert row == pytest.approx(expected[step], rel=1e-5)
 
 
 @pytest.mark.parametrize(

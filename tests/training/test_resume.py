@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def equal(one, two):
     return all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
 
 
+def assert_same_run(resumed, whole, directory):
+    """Weights, metrics and the files "run" and "whole" of a directory."""
+    assert equal(resumed.bae, whole.bae)
+    assert (resumed.history, resumed.flipped) == (whole.history, whole.flipped)
+    for name in ("metrics.jsonl", "result.json", "sae_weights.safetensors"):
+        assert (directory / "run" / name).read_bytes() == (directory / "whole" / name).read_bytes()
+
+
 def in_memory():
     return vectors()
 
@@ -106,7 +115,8 @@ def test_a_resumed_run_goes_on_from_its_last_checkpoint_and_keeps_the_last_few(t
     with pytest.raises(FileNotFoundError, match="no cfg.json"):
         bae_lens.load(tmp_path / "run")
     bae_lens.train(vectors(), quick(keep_checkpoints=1), out=tmp_path / "run", resume=True, progress=False)
-    assert bae_lens.load(tmp_path / "run").cfg.d_sae == 32
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000060"]
+    assert equal(bae_lens.load(tmp_path / "run"), bae_lens.train(vectors(), quick(), progress=False).bae)
 
 
 def test_a_run_that_has_ended_is_read_and_not_repeated(tmp_path):
@@ -121,7 +131,7 @@ def test_a_run_that_has_ended_is_read_and_not_repeated(tmp_path):
 
 def test_resuming_where_there_is_nothing_begins(tmp_path):
     bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
-    assert bae_lens.load(tmp_path / "run").cfg.d_sae == 32
+    assert equal(bae_lens.load(tmp_path / "run"), bae_lens.train(vectors(), quick(), progress=False).bae)
 
 
 def test_a_run_is_not_overwritten_without_resume(tmp_path, monkeypatch):
@@ -190,17 +200,55 @@ def test_a_kill_while_the_bae_is_put_in_place_loses_no_step(tmp_path, monkeypatc
 
 
 def test_ctrl_c_in_the_last_step_is_not_swallowed(tmp_path, monkeypatch):
+    whole = bae_lens.train(vectors(), quick(), out=tmp_path / "whole", progress=False)
     interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 59)
-    bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert not (tmp_path / "run" / "cfg.json").exists()
+    assert (tmp_path / "run" / "checkpoints" / "step-00000060").is_dir()
+    resumed = bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert_same_run(resumed, whole, tmp_path)
 
 
-def test_a_run_of_an_older_version_without_some_fields_goes_on(tmp_path, monkeypatch):
+def test_a_run_of_an_older_version_without_some_fields_goes_on_as_if_undisturbed(tmp_path, monkeypatch):
+    whole = bae_lens.train(vectors(), quick(), out=tmp_path / "whole", progress=False)
     interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
     path = tmp_path / "run" / "recipe.json"
     recipe = json.loads(path.read_text())
     del recipe["recipe"]["sae"]["entropy_batch_share"], recipe["recipe"]["trainer"]["warm_share"]
     path.write_text(json.dumps(recipe))
-    bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    resumed = bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert_same_run(resumed, whole, tmp_path)
+    assert json.loads(path.read_text()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda recipe: [recipe], "a JSON object with run, recipe, data is expected, not a list"),
+        (lambda recipe: None, "a JSON object with run, recipe, data is expected, not a NoneType"),
+        (lambda recipe: {}, "it has no 'run' and it has no 'recipe' and it has no 'data'"),
+        (lambda recipe: {k: v for k, v in recipe.items() if k != "recipe"}, "it has no 'recipe'"),
+        (lambda recipe: {k: v for k, v in recipe.items() if k != "data"}, "it has no 'data'"),
+        (lambda recipe: {k: v for k, v in recipe.items() if k != "run"}, "it has no 'run'"),
+        (lambda recipe: {**recipe, "recipe": ["sae"]}, "'recipe' is a list where a dict is expected"),
+        (lambda recipe: {**recipe, "data": None}, "'data' is a NoneType where a dict is expected"),
+        (lambda recipe: "{", "a JSON object with run, recipe, data is expected, not a str"),
+    ],
+)
+def test_a_recipe_file_that_is_json_but_no_runs_is_named_with_what_it_lacks(tmp_path, monkeypatch, change, message):
+    interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
+    path = tmp_path / "run" / "recipe.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=rf"recipe\.json is not whole: {re.escape(message)}; put it back") as error:
+        bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(("content", "message"), [('{"fliped": []}', "it has no 'flipped'"), ("[", "Expecting value")])
+def test_a_result_file_that_is_not_whole_is_named(tmp_path, content, message):
+    bae_lens.train(vectors(), quick(), out=tmp_path / "run", progress=False)
+    (tmp_path / "run" / "result.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"result\.json is not whole: {message}"):
+        bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
 
 
 def test_what_a_killed_process_did_not_finish_writing_is_swept_and_nothing_else(tmp_path, monkeypatch):
