@@ -11,7 +11,7 @@ from bae_lens.intervene.attach import attach
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
 from bae_lens.model.bae import BAE
-from bae_lens.model.binarize import SURROGATES
+from bae_lens.model.binarize import SURROGATES, Surrogate
 from bae_lens.model.config import BAEConfig
 from bae_lens.model.store import load, save
 from bae_lens.objective.config import TrainingBAEConfig
@@ -35,6 +35,7 @@ __all__ = [
     "BAEConfig",
     "Recipe",
     "Schedule",
+    "Surrogate",
     "TrainerConfig",
     "TrainingBAE",
     "TrainingBAEConfig",

@@ -8,7 +8,7 @@ from sae_lens import SAEConfig
 from typing_extensions import override
 
 from bae_lens.checks import check_known
-from bae_lens.model.binarize import SURROGATES
+from bae_lens.model.binarize import check_surrogate
 from bae_lens.model.more_bit import CODES
 
 MAX_BITS_PER_FEATURE = {"powers": 8, "nested": 64}
@@ -37,9 +37,10 @@ class BAEConfig(SAEConfig):
     refine_moves: int = 10
     """At most so many changes of one feature a vector when refining."""
     surrogate: str = "sigmoid"
-    """Which gradient stands in for the step's: a name in `bae_lens.SURROGATES`."""
+    """Which gradient stands in for the step's: a name in `bae_lens.SURROGATES`, where one's own are added."""
     surrogate_width: float = 1.0
-    """Temperature of `sigmoid`, half-width of `clip`, in units of the pre-activation."""
+    """Temperature of `sigmoid`, half-width of `clip`, in units of the pre-activation; each surrogate's source says what it is.
+    `width_schedule` of the trainer moves it; the trained BAE keeps the last."""
     encoder_bias: bool = True
     """Whether the encoder's bias is trained (Eq. 1 has none)."""
     prior_samples: int = 0
@@ -76,4 +77,4 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError(f"d_in and d_sae must be positive, got {cfg.d_in} and {cfg.d_sae}")
     if not (math.isfinite(cfg.surrogate_width) and cfg.surrogate_width > 0):
         raise ValueError(f"surrogate_width must be a positive number, got {cfg.surrogate_width}")
-    check_known("surrogate", cfg.surrogate, SURROGATES)
+    check_surrogate(cfg.surrogate)
