@@ -18,6 +18,7 @@ from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
 from bae_lens.training.config import Recipe, TrainerConfig
+from bae_lens.training.distill import distill_encoder
 from bae_lens.training.schedules import Schedule
 from bae_lens.training.trainer import train
 from bae_lens.version import __version__
@@ -41,6 +42,7 @@ __all__ = [
     "TrainingBAEConfig",
     "__version__",
     "attach",
+    "distill_encoder",
     "harvest",
     "inspect",
     "load",

@@ -77,7 +77,7 @@ SURROGATES: dict[str, Surrogate] = {
         _sine,
         1,
         "(1 + sin(x / width)) / 2: BiPer's sine of frequency 1 / width (Vargas et al., arXiv 2404.01278). Its forward pass is "
-        "the square wave of that sine; here the step stays a step, so the gradient has its sign only on |x| < width pi / 2. The "
+        "that sine's square wave; here the step stays a step, so the gradient has its sign only on |x| < width pi / 2. The "
         "published code's squarewave (1 where x mod 2 < 1) passes back pi cos(2 pi g) of the incoming gradient g, not this",
     ),
     "clip": Surrogate(_clip, 1, "gradient 1 on |x| <= width: a ramp from -width to width, not divided by 2 width"),

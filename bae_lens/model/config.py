@@ -41,6 +41,9 @@ class BAEConfig(SAEConfig):
     surrogate_width: float = 1.0
     """Temperature of `sigmoid`, half-width of `clip`, in units of the pre-activation; each surrogate's source says what it is.
     `width_schedule` of the trainer moves it; the trained BAE keeps the last."""
+    encoder_hidden: int = 0
+    """If positive, so many hidden units add to the pre-activations: x W_enc + b_enc + relu(x W_hidden + b_hidden) W_out
+    (`bae_lens.distill_encoder` makes them)."""
     encoder_bias: bool = True
     """Whether the encoder's bias is trained (Eq. 1 has none)."""
     prior_samples: int = 0
@@ -69,6 +72,8 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError(f"refine_from must be a whole number from 0 to d_sae = {cfg.d_sae}, got {cfg.refine_from!r}")
     if not isinstance(cfg.refine_moves, int) or cfg.refine_moves < 1:
         raise ValueError(f"refine_moves must be a whole number of at least 1, got {cfg.refine_moves!r}")
+    if isinstance(cfg.encoder_hidden, bool) or not isinstance(cfg.encoder_hidden, int) or cfg.encoder_hidden < 0:
+        raise ValueError(f"encoder_hidden must be a whole number of at least 0, got {cfg.encoder_hidden!r}")
     if cfg.refine_weight and cfg.bits_per_feature > 1 and cfg.code != "nested":
         raise ValueError('codes of several bits a feature are refined only where they are nested: code="nested"')
     if cfg.refine_weight and cfg.normalize_activations != "none":
