@@ -127,7 +127,9 @@ class TrainerConfig:
             self.covariance_schedule.check_fits(steps, "covariance_schedule")
             self.width_schedule.check_fits(steps, "width_schedule")
             if self.width_schedule.delay or (self.width_schedule.shape != "constant" and self.width_schedule.end == 0):
-                raise ValueError(f"width_schedule leaves no width: give it no delay and an end over 0, got {self.width_schedule}")
+                raise ValueError(
+                    f"width_schedule leaves no width: give it no delay and an end over 0, got {self.width_schedule}"
+                )
 
 
 class Recipe(NamedTuple):
