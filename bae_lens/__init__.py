@@ -11,13 +11,14 @@ from bae_lens.intervene.attach import attach
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
 from bae_lens.model.bae import BAE
-from bae_lens.model.binarize import SURROGATES
+from bae_lens.model.binarize import SURROGATES, Surrogate
 from bae_lens.model.config import BAEConfig
 from bae_lens.model.store import load, save
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
 from bae_lens.training.config import Recipe, TrainerConfig
+from bae_lens.training.distill import distill_encoder
 from bae_lens.training.schedules import Schedule
 from bae_lens.training.trainer import train
 from bae_lens.version import __version__
@@ -35,11 +36,13 @@ __all__ = [
     "BAEConfig",
     "Recipe",
     "Schedule",
+    "Surrogate",
     "TrainerConfig",
     "TrainingBAE",
     "TrainingBAEConfig",
     "__version__",
     "attach",
+    "distill_encoder",
     "harvest",
     "inspect",
     "load",

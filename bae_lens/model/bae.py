@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from sae_lens import SAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from typing_extensions import override
@@ -15,6 +14,7 @@ from bae_lens.checks import check_activations, check_width
 from bae_lens.chunks import rows_at_once
 from bae_lens.model.binarize import SURROGATES, step
 from bae_lens.model.config import BAEConfig, encoder_width
+from bae_lens.model.hidden_units import HiddenUnits
 from bae_lens.model.level_codes import code_costs, level_frequencies
 from bae_lens.model.more_bit import fold_bits, top_level
 from bae_lens.model.refine import CachedGram, refine
@@ -23,7 +23,7 @@ BURSTINESS_FLOOR = 2.0**-24
 """Smallest |bit - prior| that burstiness tells from 0, so that a constant bit's is -24 and not minus infinity."""
 
 
-class BinaryCode(SAE[Any]):
+class BinaryCode(HiddenUnits):
     """What `BAE` and `TrainingBAE` share: the encoder to bits, the decoder, and what belongs to both.
 
     Attributes:
@@ -120,10 +120,11 @@ class BinaryCode(SAE[Any]):
         if not self.hook_z_reshaping_mode:
             check_width(x, self.cfg.d_in)  # at a hook_z the last dimension may be one head's
         processed = self.process_sae_in(x)
-        return processed, self.hook_sae_acts_pre(self.encode_linear(processed))
+        pre = self.add_hidden_units(self.encode_linear(processed), processed)
+        return processed, self.hook_sae_acts_pre(pre)
 
     def encode_linear(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_pre"]:
-        """Pre-activations of processed vectors."""
+        """Pre-activations of processed vectors, without what hidden units add to them."""
         return x @ self.W_enc + self.b_enc
 
     @torch.no_grad()

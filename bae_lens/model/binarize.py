@@ -7,22 +7,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bae_lens.checks import near
+
 Gradient = Callable[[Tensor, Tensor, float], Tensor]
 """(gradient at the bits, pre-activations, width) -> gradient at the pre-activations; all of one shape."""
 
 
 class Surrogate(NamedTuple):
-    """A gradient that stands in for the step's, and the side of the step that goes with it."""
+    """A gradient that stands in for the step's, and the side of the step that goes with it.
+
+    One of your own is registered before a configuration names it: ``SURROGATES["mine"] = Surrogate(gradient, 1, "source")``.
+    """
 
     gradient: Gradient
     bit_at_zero: int
     """The bit of a pre-activation of exactly 0: 1 in the paper (x >= 0), 0 in its published code (x > 0)."""
     source: str
+    """The smooth function whose derivative this is, what the width is in it, and where both are from."""
 
 
 def _sigmoid(grad: Tensor, pre: Tensor, width: float) -> Tensor:
     s = torch.sigmoid(pre / width)
     return grad * s * (1 - s) / width
+
+
+def _tanh(grad: Tensor, pre: Tensor, width: float) -> Tensor:
+    return grad * (1 - torch.tanh(pre / width).square()) / (2 * width)
+
+
+def _swish_sign(grad: Tensor, pre: Tensor, width: float) -> Tensor:
+    z = pre / width
+    s = torch.sigmoid(z)
+    return grad * s * (1 - s) * (2 + z * (1 - 2 * s)) / width
+
+
+def _sine(grad: Tensor, pre: Tensor, width: float) -> Tensor:
+    return grad * torch.cos(pre / width) / (2 * width)
 
 
 def _clip(grad: Tensor, pre: Tensor, width: float) -> Tensor:
@@ -35,13 +55,50 @@ def _indicator(comparison: Callable[..., Tensor], x: Tensor, y: float) -> Tensor
 
 
 SURROGATES: dict[str, Surrogate] = {
-    "sigmoid": Surrogate(_sigmoid, 1, "Eq. 6 at width 1; the width is the temperature"),
-    "clip": Surrogate(_clip, 1, "gradient 1 on |x| <= width"),
-    "identity": Surrogate(lambda grad, pre, width: grad, 1, "straight-through, Bengio et al. (arXiv 1308.3432)"),
+    "sigmoid": Surrogate(
+        _sigmoid,
+        1,
+        "sigmoid(x / width): Eq. 6 at width 1, the temperature; sharpening as in Quantization Networks (Yang et al., "
+        "arXiv 1911.09464), whose temperature 1 / width grows, where the trainer's width_schedule falls",
+    ),
+    "tanh": Surrogate(
+        _tanh,
+        1,
+        "(1 + tanh(x / width)) / 2: half of one plus IR-Net's tanh, which sharpens too (Qin et al., arXiv 1909.10788); the "
+        "function that sigmoid is at half the width",
+    ),
+    "swish_sign": Surrogate(
+        _swish_sign,
+        1,
+        "s (1 + z (1 - s)), z = x / width, s = sigmoid(z): half of one plus BNN+'s SwishSign at beta = 1 / width "
+        "(Darabi et al., arXiv 1812.11800); negative where |z| > 2.4",
+    ),
+    "biper": Surrogate(
+        _sine,
+        1,
+        "(1 + sin(x / width)) / 2: BiPer's sine of frequency 1 / width (Vargas et al., arXiv 2404.01278). Its forward pass is "
+        "that sine's square wave; here the step stays a step, so the gradient has its sign only on |x| < width pi / 2. The "
+        "published code's squarewave (1 where x mod 2 < 1) passes back pi cos(2 pi g) of the incoming gradient g, not this",
+    ),
+    "clip": Surrogate(_clip, 1, "gradient 1 on |x| <= width: a ramp from -width to width, not divided by 2 width"),
+    "identity": Surrogate(
+        lambda grad, pre, width: grad, 1, "x itself, whatever the width: straight-through, Bengio et al. (arXiv 1308.3432)"
+    ),
     "reference_code": Surrogate(
-        lambda grad, pre, width: grad * (1 - grad), 0, "github.com/hc495/Binary_Autoencoder: g (1 - g), g incoming"
+        lambda grad, pre, width: grad * (1 - grad),
+        0,
+        "github.com/hc495/Binary_Autoencoder: g (1 - g), g incoming, whatever the width; the derivative of nothing",
     ),
 }
+
+
+def check_surrogate(name: str) -> None:
+    """Raises ValueError unless a surrogate is registered (near names are said, and how one's own is)."""
+    if name not in SURROGATES:
+        raise ValueError(
+            f"unknown surrogate {name!r}; {near(str(name), SURROGATES)} One of your own is registered before it is named or "
+            f"loaded: bae_lens.SURROGATES[{name!r}] = bae_lens.Surrogate(gradient, bit_at_zero, source)"
+        )
 
 
 class _Step(torch.autograd.Function):
@@ -71,7 +128,7 @@ def step(
         pre: Pre-activations ``(..., d_bits)``.
         at_zero: The bit at exactly 0, for each channel ``(d_bits,)``.
         surrogate: A name in `SURROGATES`, whose gradient the backward pass uses.
-        width: Temperature or half-width of the surrogate, in units of the pre-activation.
+        width: Of the surrogate, in units of the pre-activation; what it is says its source.
     """
     bits = _Step.apply(pre, at_zero, surrogate, width)
     assert isinstance(bits, Tensor)

@@ -8,7 +8,7 @@ from sae_lens import SAEConfig
 from typing_extensions import override
 
 from bae_lens.checks import check_known
-from bae_lens.model.binarize import SURROGATES
+from bae_lens.model.binarize import check_surrogate
 from bae_lens.model.more_bit import CODES
 
 MAX_BITS_PER_FEATURE = {"powers": 8, "nested": 64}
@@ -39,9 +39,13 @@ class BAEConfig(SAEConfig):
     refine_exchanges: int = 0
     """How often a vector may leave a local minimum by turning one feature off and another on (`bae_lens.model.exchange`)."""
     surrogate: str = "sigmoid"
-    """Which gradient stands in for the step's: a name in `bae_lens.SURROGATES`."""
+    """Which gradient stands in for the step's: a name in `bae_lens.SURROGATES`, where one's own are added."""
     surrogate_width: float = 1.0
-    """Temperature of `sigmoid`, half-width of `clip`, in units of the pre-activation."""
+    """Temperature of `sigmoid`, half-width of `clip`, in units of the pre-activation; each surrogate's source says what it is.
+    `width_schedule` of the trainer moves it; the trained BAE keeps the last."""
+    encoder_hidden: int = 0
+    """If positive, so many hidden units add to the pre-activations: x W_enc + b_enc + relu(x W_hidden + b_hidden) W_out
+    (`bae_lens.distill_encoder` makes them)."""
     encoder_bias: bool = True
     """Whether the encoder's bias is trained (Eq. 1 has none)."""
     prior_samples: int = 0
@@ -72,6 +76,8 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError(f"refine_moves must be a whole number of at least 1, got {cfg.refine_moves!r}")
     if not isinstance(cfg.refine_exchanges, int) or cfg.refine_exchanges < 0:
         raise ValueError(f"refine_exchanges must be a whole number of at least 0, got {cfg.refine_exchanges!r}")
+    if isinstance(cfg.encoder_hidden, bool) or not isinstance(cfg.encoder_hidden, int) or cfg.encoder_hidden < 0:
+        raise ValueError(f"encoder_hidden must be a whole number of at least 0, got {cfg.encoder_hidden!r}")
     if cfg.refine_weight and cfg.bits_per_feature > 1 and cfg.code != "nested":
         raise ValueError('codes of several bits a feature are refined only where they are nested: code="nested"')
     if cfg.refine_weight and cfg.normalize_activations != "none":
@@ -80,4 +86,4 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError(f"d_in and d_sae must be positive, got {cfg.d_in} and {cfg.d_sae}")
     if not (math.isfinite(cfg.surrogate_width) and cfg.surrogate_width > 0):
         raise ValueError(f"surrogate_width must be a positive number, got {cfg.surrogate_width}")
-    check_known("surrogate", cfg.surrogate, SURROGATES)
+    check_surrogate(cfg.surrogate)

@@ -70,6 +70,8 @@ def fold_polarity(bae: BAE) -> PolarityFold:
     bae.W_dec.data[flip] *= -1
     bae.W_enc.data[:, flip_bits] *= -1
     bae.b_enc.data[flip_bits] *= -1
+    if bae.cfg.encoder_hidden:
+        bae.W_out.data[:, flip_bits] *= -1
     bae.at_zero[flip_bits] = 1 - bae.at_zero[flip_bits]
     bae.prior[flip_bits] = 1 - bae.prior[flip_bits]
     return PolarityFold(flip.nonzero().flatten().tolist())
@@ -202,6 +204,10 @@ def _select(bae: BAE, features: Int[Tensor, " kept"]) -> BAE:
     new.W_dec.data.copy_(bae.W_dec[features])
     new.b_dec.data.copy_(bae.b_dec)
     new.b_enc.data.copy_(bae.b_enc[columns])
+    if bae.cfg.encoder_hidden:
+        new.W_hidden.data.copy_(bae.W_hidden)
+        new.b_hidden.data.copy_(bae.b_hidden)
+        new.W_out.data.copy_(bae.W_out[:, columns])
     new.act_scale.copy_(bae.act_scale[features])
     new.at_zero.copy_(bae.at_zero[bits])
     new.prior.copy_(bae.prior[bits])

@@ -73,6 +73,10 @@ def _standard_state(bae: BAE) -> dict[str, Tensor]:
         raise ValueError(
             'only a BAE of one bit a feature has a view named "standard": tools cut its encoder feature by feature'
         )
+    if bae.cfg.encoder_hidden:
+        raise ValueError(
+            'only a linear encoder has a view named "standard": tools cut W_enc and b_enc, and would leave the hidden units out'
+        )
     state = {name: tensor.detach().clone() for name, tensor in bae.state_dict().items()}
     state["W_dec"] *= state["act_scale"].unsqueeze(1)
     above = torch.nextafter(state["b_enc"], torch.full_like(state["b_enc"], torch.inf))
@@ -92,7 +96,7 @@ def graded_view(bae: BAE, architecture: str = "bae") -> GradedBAE:
 
     Raises:
         ValueError: If the architecture name is neither, the BAE has no prior yet (tools would rank untrained features), or
-            C > 1 under the name "standard".
+            C > 1 or an encoder with hidden units under the name "standard".
     """
     check_known("architecture", architecture, ARCHITECTURES)
     bae.check_prior()
@@ -139,14 +143,16 @@ def export_jumprelu(bae: BAE, vectors: Float[Tensor, "token d_in"], tolerance: f
     tolerance allows on these vectors: the smaller it is, the more pre-activations near 0 fall on the other side by rounding.
 
     Raises:
-        ValueError: If C > 1 (a JumpReLU has one threshold a feature), the tolerance is not between 0 and 1, or the vectors do
-            not fit.
+        ValueError: If C > 1 (a JumpReLU has one threshold a feature), the encoder has hidden units (a JumpReLU's is linear),
+            the tolerance is not between 0 and 1, or the vectors do not fit.
     """
     if bae.cfg.bits_per_feature != 1 or bae.cfg.refine_weight:
         refined = ", refined" if bae.cfg.refine_weight else ""
         raise ValueError(
             f"only an unrefined BAE of one bit a feature is a JumpReLU SAE; this one has {bae.cfg.bits_per_feature}{refined}"
         )
+    if bae.cfg.encoder_hidden:
+        raise ValueError(f"a JumpReLU SAE's encoder is linear; this BAE's has {bae.cfg.encoder_hidden} hidden units")
     if not 0 < tolerance < 1:
         raise ValueError(f"the tolerance must be between 0 and 1, got {tolerance}")
     check_activations(vectors, bae.cfg.d_in)

@@ -65,6 +65,8 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
             raise ValueError(
                 'refine_weight belongs to objective="rate_distortion" in training; set it on the BAE that is trained'
             )
+        if self.encoder_hidden:
+            raise ValueError("encoder_hidden is not trained with the rest: bae_lens.distill_encoder gives it to a trained BAE")
         if self.objective == "rate_distortion" and not (
             self.refine_weight and self.refine_from and self.encoder_bias and self.init == "data"
         ):

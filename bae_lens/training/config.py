@@ -33,6 +33,8 @@ class TrainerConfig:
     """Of `entropy_weight`; the paper's is 0 for a quarter of the run, and then constant."""
     covariance_schedule: Schedule = field(default_factory=Schedule)
     """Of `covariance_weight`; the paper's is constant from the first step."""
+    width_schedule: Schedule = field(default_factory=Schedule)
+    """Of `surrogate_width`, of any surrogate: constant, or falling to `end` times it, so that the surrogate sharpens."""
     warm_share: float = 0.5
     """Of the objective "rate_distortion": share of the run that is its warm phase, over which `learning_rate_schedule` goes."""
     refined_learning_rate: float = 6e-3
@@ -112,15 +114,22 @@ class TrainerConfig:
         return self.steps or max(1, round((self.epochs or 0) * (samples or 0) / self.batch_size))
 
     def check_fits(self, steps: int, objective: str) -> None:
-        """Raises ValueError if a schedule's delay leaves nothing of so many steps; warns of a warm-up that is longer."""
+        """Raises ValueError if a schedule leaves nothing of so many steps, or of a width; warns of a warm-up that is longer."""
         warm = round(self.warm_share * steps) if objective == "rate_distortion" else 0
         self.learning_rate_schedule.check_fits(warm or steps, "learning_rate_schedule")
         if objective == "rate_distortion":
+            if self.width_schedule != Schedule():
+                raise ValueError('objective="rate_distortion" trains without a surrogate: leave width_schedule constant')
             self.refined_schedule.check_fits(steps - warm, "refined_schedule")
             self.rate_schedule.check_fits(steps - warm, "rate_schedule")
         else:
             self.entropy_schedule.check_fits(steps, "entropy_schedule")
             self.covariance_schedule.check_fits(steps, "covariance_schedule")
+            self.width_schedule.check_fits(steps, "width_schedule")
+            if self.width_schedule.delay or (self.width_schedule.shape != "constant" and self.width_schedule.end == 0):
+                raise ValueError(
+                    f"width_schedule leaves no width: give it no delay and an end over 0, got {self.width_schedule}"
+                )
 
 
 class Recipe(NamedTuple):

@@ -48,6 +48,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(self.cfg.seed)
         self.source.begin(self.cfg.batch_size, self.generator)
         self.mean = self.norm.mean.to(self.cfg.device)
+        self.width = self.sae.cfg.surrogate_width
         if self.sae.awaits_data():
             self.sae.start_from(self.normalized(self.source.sample(START_SAMPLES)), self.generator)
             self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)  # the vectors come normalised already
@@ -69,6 +70,7 @@ class Run:
         if checkpoint is not None:
             checkpoint.restore(self.sae, self.optimizer, self.source)
             self.step = checkpoint.step
+            self._set_width(self.step - 1)  # there may be no step left
 
     def optimize(self, progress: bool) -> None:
         """All steps that are left."""
@@ -101,6 +103,7 @@ class Run:
         if step and coefficients.get("entropy") and step in {round(share * self.steps) for share in cfg.revise_at}:
             self._revise(coefficients["entropy"])
         self.optimizer.param_groups[0]["lr"] = rate
+        self._set_width(step)
         batch = self.normalized(self.source.next_batch())
         output = self.sae.training_forward_pass(TrainStepInput(batch, coefficients, None, step, logging))
         self.watch.see(step, output.losses)
@@ -127,6 +130,10 @@ class Run:
         if self.sae.cfg.objective == "rate_distortion" and self.step >= warm:
             return cfg.refined_learning_rate * cfg.refined_schedule.factor(self.step - warm, self.steps - warm)
         return cfg.learning_rate * cfg.learning_rate_schedule.factor(self.step, warm or self.steps)
+
+    def _set_width(self, step: int) -> None:
+        """Gives the surrogate its width of a step; the BAE that training ends with keeps the last."""
+        self.sae.cfg.surrogate_width = self.width * self.cfg.width_schedule.factor(step, self.steps)
 
     def _coefficients(self) -> dict[str, float]:
         cfg, sae = self.cfg, self.sae.cfg
