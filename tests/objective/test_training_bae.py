@@ -7,7 +7,7 @@ from sae_lens.saes.sae import TrainStepInput
 
 import bae_lens
 from bae_lens.objective.covariance import covariance_loss
-from bae_lens.objective.entropy import entropy_loss
+from bae_lens.objective.entropy import entropy_loss, level_entropy_loss
 from bae_lens.objective.metrics import code_metrics, unexplained
 
 
@@ -99,8 +99,8 @@ def by_thresholds(sae, x, pre):
     x_hat = bits.unflatten(-1, (-1, 3)).mean(-1) @ sae.W_dec + sae.b_dec
     losses = {
         "mse_loss": (x_hat - x).pow(2).sum(1).mean(),
-        "entropy_loss": 0.3 * entropy_loss(bits.mean(0), "bernoulli"),
-        "covariance_loss": 0.02 * covariance_loss(bits),
+        "entropy_loss": 0.3 * level_entropy_loss(bits.mean(0).unflatten(0, (-1, 3))),
+        "covariance_loss": 0.02 * covariance_loss(bits[:, ::3]),
     }
     gradients = {}
     for name, loss in losses.items():
