@@ -59,8 +59,12 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory for what is made (%(default)s)")
     parser.add_argument("--replace", action="store_true", help="take the place of an earlier run in --out")
     parser.add_argument("--json", type=Path, help="file for every number")
-    parser.add_argument("--recipe", default="recommended", help="recommended, synthetic, paper or reference_code (%(default)s)")
-    parser.add_argument("--entropy-weight", type=float, help="alpha_e; larger is sparser (default: the recipe's own)")
+    parser.add_argument(
+        "--recipe", default="recommended", help="recommended, rate_distortion, synthetic, paper or reference_code (%(default)s)"
+    )
+    parser.add_argument(
+        "--entropy-weight", type=float, help="alpha_e; larger is sparser (default: the recipe's own; rate_distortion has none)"
+    )
     parser.add_argument("--steps", type=int, default=3000, help="training steps of 512 tokens (%(default)s)")
     parser.add_argument("--tokens", type=int, default=400_000, help="training tokens at most (%(default)s)")
     parser.add_argument("--expansion", type=float, default=4, help="features a dimension (%(default)s)")

@@ -23,19 +23,6 @@ class Row(NamedTuple):
         return {"name": self.name, **stats, "ce": fidelity, "code_length": length, "training_seconds": self.seconds}
 
 
-class Steered(NamedTuple):
-    """What steering with one feature changed after a prompt."""
-
-    feature: int
-    strength: float
-    prompt: str
-    before: list[tuple[str, float]]
-    """Most probable next tokens, with their probabilities."""
-    after: list[tuple[str, float]]
-    continuation_before: str
-    continuation_after: str
-
-
 def table(rows: list[Row]) -> list[dict[str, str]]:
     """The rows as text."""
     return [
@@ -56,11 +43,12 @@ def table(rows: list[Row]) -> list[dict[str, str]]:
     ]
 
 
-def describe(stats: CodeStatistics, flipped: int) -> str:
-    """A code in one sentence, FVU and entropy together."""
+def describe(stats: CodeStatistics, flipped: int, *, nested: bool = False) -> str:
+    """A code in one sentence, FVU and entropy together; of nested bits, which statistics count feature by feature."""
+    entropy, counted = ("marginal entropy of which features are on", "features") if nested else ("marginal entropy", "bits")
     return (
-        f"held out: FVU {stats.fvu:.4f} with {stats.entropy:.1f} bits a token (marginal entropy), L0 {stats.l0:.1f}; "
-        f"of {len(stats.frequency)} bits {stats.live} live, {stats.dead} dead ({stats.stuck_at_one} of them stuck at 1), "
+        f"held out: FVU {stats.fvu:.4f} with {stats.entropy:.1f} bits a token ({entropy}), L0 {stats.l0:.1f}; "
+        f"of {len(stats.frequency)} {counted} {stats.live} live, {stats.dead} dead ({stats.stuck_at_one} of them stuck at 1), "
         f"{stats.dense} dense; {flipped} features turned round"
     )
 
@@ -79,20 +67,3 @@ def describe_contexts(c: FeatureContexts) -> str:
     lines = [f"feature {c.feature}, on for {c.frequency:.2%} of tokens: {tokens}"]
     lines += ["    ..." + " ".join(f"{x.before}«{x.token}»{x.after}".split()) + "..." for x in c.contexts]
     return "\n".join(lines)
-
-
-def describe_steering(s: Steered) -> str:
-    """What steering changed, before and after."""
-
-    def likely(tokens: list[tuple[str, float]]) -> str:
-        return ", ".join(f"{token!r} {p:.3f}" for token, p in tokens)
-
-    return "\n".join(
-        [
-            f"feature {s.feature}, {s.strength:g} decoder rows added at every token of {s.prompt!r}",
-            f"next token, before: {likely(s.before)}",
-            f"next token, after:  {likely(s.after)}",
-            f"continues, before: {s.continuation_before!r}",
-            f"continues, after:  {s.continuation_after!r}",
-        ]
-    )

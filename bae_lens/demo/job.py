@@ -24,7 +24,8 @@ from bae_lens.analyze.statistics import code_statistics
 from bae_lens.compare.baselines import standard, topk, train_baseline
 from bae_lens.demo import demo_model_dir
 from bae_lens.demo.corpus import python_docs
-from bae_lens.demo.describe import Row, Steered, describe, describe_contexts, describe_fidelity, describe_steering, table
+from bae_lens.demo.describe import Row, describe, describe_contexts, describe_fidelity, table
+from bae_lens.demo.steering import Steered, activations_where_on, describe_steering, steer_strongest
 from bae_lens.files import check_output_directory, check_writable, new_directory, write_json, write_text
 from bae_lens.intervene.inspect import Inspection
 from bae_lens.training.config import Recipe
@@ -105,7 +106,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     with timed() as bae_seconds:
         trained = bae_lens.train(data.train.vectors, recipe, metadata=metadata)
     stats = code_statistics(trained.bae, data.held_out.vectors)
-    say(describe(stats, len(trained.flipped)))
+    say(describe(stats, len(trained.flipped), nested=trained.bae.is_nested))
 
     say("\n== Splice it into the model")
     baseline = ablation_baseline(model, data.held_out_windows, hook_name, data.train.vectors.mean(0))
@@ -123,7 +124,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     say(inspection.table())
 
     say("\n== Steer with one feature")
-    steered = steer_strongest(model, trained.bae, prompt, shown) if shown else None
+    steered = steer_strongest(model, trained.bae, prompt, activations_where_on(trained.bae, data.held_out.vectors, shown))
     say(describe_steering(steered) if steered else "no feature of this BAE fires: there is none to steer with")
 
     say("\n== Beside SAELens' own SAEs: same activations, width and steps")
@@ -156,7 +157,7 @@ def numbers(
         "text": str(options.text or "embedded"),
         "hook_name": hook_name,
         "recipe": options.recipe,
-        "entropy_weight": recipe.sae.entropy_weight,
+        **sparsity_weights(recipe),
         "steps": recipe.trainer.total_steps(len(data.train.vectors)),
         "batch_size": recipe.trainer.batch_size,
         "seed": options.seed,
@@ -191,11 +192,25 @@ def demo_recipe(model: Any, options: DemoOptions, hook_name: str) -> Recipe:
     make = bae_lens.recipes.get_recipe(options.recipe)
     shape = hook_shape(model, hook_name)
     recipe = make(math.prod(shape), options.expansion, steps=options.steps, seed=options.seed, device=options.device)
+    if options.entropy_weight is not None and recipe.sae.objective != "entropy":
+        raise ValueError(
+            f"the recipe {options.recipe!r} has no entropy weight: leave --entropy-weight away "
+            "(how sparse it is says its refine_weight, the argument `weight` of bae_lens.recipes.rate_distortion)"
+        )
     embedded = options.model is None and options.recipe == "recommended"
     weight = EMBEDDED_ENTROPY_WEIGHT if options.entropy_weight is None and embedded else options.entropy_weight
     changes: dict[str, Any] = {} if weight is None else {"entropy_weight": weight}
     changes |= {"reshape_activations": "hook_z"} if len(shape) == 2 else {}
     return recipe._replace(sae=dataclasses.replace(recipe.sae, **changes))
+
+
+def sparsity_weights(recipe: Recipe) -> dict[str, float | None]:
+    """What says how sparse a code is: alpha_e, or of refined codes lambda; None is what its objective has not got."""
+    refined = recipe.sae.objective == "rate_distortion"
+    return {
+        "entropy_weight": None if refined else recipe.sae.entropy_weight,
+        "refine_weight": recipe.sae.refine_weight if refined else None,
+    }
 
 
 def sae_metadata(model: Any, options: DemoOptions, hook_name: str) -> dict[str, Any]:
@@ -233,33 +248,6 @@ def prompt_of(model: Any, windows: Windows, tokens: int = 12) -> torch.Tensor:
     """The beginning of the first held-out window that is long enough."""
     row = int((windows.lengths >= min(tokens, int(windows.lengths.max()))).nonzero()[0])
     return windows.tokens[row, :tokens].unsqueeze(0)
-
-
-@torch.no_grad()
-def steer_strongest(model: Any, bae: SAE[Any], prompt: torch.Tensor, features: list[int], strength: float = 4.0) -> Steered:
-    """Steers with the one of some features that moves the next-token distribution most (KL divergence)."""
-    prompt = prompt.to(next(model.parameters()).device)
-    clean = model(prompt)[0, -1].log_softmax(-1)
-    moved: dict[int, torch.Tensor] = {}
-    for feature in features:
-        with bae_lens.steer(model, bae, {feature: strength}):
-            moved[feature] = model(prompt)[0, -1].log_softmax(-1)
-    feature = max(moved, key=lambda f: (moved[f].exp() * (moved[f] - clean)).sum().item())
-
-    def continue_prompt() -> str:
-        tokens = model.generate(prompt, max_new_tokens=30, do_sample=False, verbose=False)
-        return model.tokenizer.decode(tokens[0, prompt.shape[1] :])
-
-    before = continue_prompt()
-    with bae_lens.steer(model, bae, {feature: strength}):
-        after = continue_prompt()
-    text = model.tokenizer.decode(prompt[0, 1:])
-    return Steered(feature, strength, text, _most_likely(model, clean), _most_likely(model, moved[feature]), before, after)
-
-
-def _most_likely(model: Any, log_probs: torch.Tensor, count: int = 5) -> list[tuple[str, float]]:
-    top = log_probs.exp().topk(count)
-    return [(model.tokenizer.decode([i]), p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
 
 
 def save_run(options: DemoOptions, trained: Trained, results: dict[str, Any], rows: list[Row], inspection: Any) -> None:

@@ -212,7 +212,12 @@ class BinaryCode(HiddenUnits):
 
     @torch.no_grad()
     def feature_burstiness(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
-        """Burstiness of each feature: log2 abs(h_R - its prior mean); that of its bit where C = 1."""
+        """Burstiness of each feature: log2 abs(h_R - its prior mean); that of its bit where C = 1.
+
+        Of nested bits that of its burstiest one: a level is seldom far from the mean on a scale up to C, however rare it is.
+        """
+        if self.is_nested:
+            return self.burstiness(x).unflatten(-1, (self.cfg.d_sae, -1)).amax(-1)
         self.check_prior()
         c = self.cfg.bits_per_feature
         deviation = fold_bits(self.bits(x).float(), c, self.cfg.code) - fold_bits(self.prior, c, self.cfg.code)

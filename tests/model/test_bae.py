@@ -82,6 +82,22 @@ def test_burstiness_of_a_feature_of_several_bits_is_that_of_its_value(make_bae, 
     torch.testing.assert_close(bae.feature_burstiness(vectors).double(), expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("refine_weight", [0.0, 0.1])
+def test_burstiness_of_a_nested_feature_is_that_of_its_burstiest_bit(make_bae, vectors, refine_weight):
+    """A rare feature that is on at its first level of five is where it seldom is, though far from the middle of its range."""
+    bae = make_bae(5, code="nested", refine_weight=refine_weight)
+    bae.estimate_prior(vectors)
+    levels = (5 * bae.encode(vectors)).round().long().tolist()
+    prior = bae.prior.view(48, 5).tolist()
+    found = bae.feature_burstiness(vectors)
+    for n in range(0, len(vectors), 20):
+        for feature in range(48):
+            distances = [abs((levels[n][feature] > j) - prior[feature][j]) for j in range(5)]
+            assert found[n, feature].item() == pytest.approx(math.log2(max(*distances, 2**-24)), abs=1e-4)
+    rare = (bae.prior.view(48, 5)[:, 0] < 0.2) & (bae.encode(vectors) > 0)
+    assert (found[rare] > math.log2(0.8)).all()
+
+
 def test_burstiness_without_a_prior_is_refused(make_bae, vectors):
     with pytest.raises(ValueError, match="estimate_prior"):
         make_bae().burstiness(vectors)
