@@ -117,6 +117,8 @@ def train_baseline(
 def check_baseline(baseline: Baseline, d_sae: int) -> None:
     """Raises ValueError unless it is known here, and its setting can be that of an SAE of so many features."""
     check_known("baseline", baseline.architecture, CONFIGS)
+    if d_sae < 1:
+        raise ValueError(f"an SAE needs at least one feature, got d_sae = {d_sae}")
     least, most = (1, d_sae) if baseline.setting == "k" else (0, math.inf)
     if not least <= baseline.value <= most:
         allowed = f"from 1 to d_sae = {d_sae}" if baseline.setting == "k" else "at least 0"

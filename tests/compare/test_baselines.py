@@ -57,6 +57,11 @@ def test_what_cannot_be_trained_is_refused(vectors, baseline, message):
         train_baseline(baseline, vectors, 8, bae_lens.TrainerConfig(steps=1, batch_size=64))
 
 
+def test_an_sae_without_features_is_refused(vectors):
+    with pytest.raises(ValueError, match="at least one feature, got d_sae = 0"):
+        train_baseline(standard(), vectors, 0, bae_lens.TrainerConfig(steps=1, batch_size=64))
+
+
 def test_activations_that_cannot_be_trained_on_are_refused(vectors):
     trainer = bae_lens.TrainerConfig(steps=1, batch_size=64)
     with pytest.raises(ValueError, match="63 vectors are fewer than one batch of 64"):
