@@ -42,6 +42,19 @@ def check_writable(directory: str | Path) -> None:
         raise PermissionError(f"cannot write to {parent}: {error.strerror}") from error
 
 
+def check_output_file(path: str | Path) -> None:
+    """Refuses an output file before any work is done for it.
+
+    Raises:
+        FileExistsError: If it is a directory.
+        PermissionError: If it cannot be written.
+    """
+    path = Path(path).expanduser().absolute()
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a directory: give a file")
+    check_writable(path.parent)
+
+
 @contextmanager
 def new_directory(path: str | Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
     """Yields a temporary directory that becomes `path` when the block ends well, and disappears when it does not.

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bae_lens.files import check_output_directory, new_directory, write_json, write_text
+from bae_lens.files import check_output_directory, check_output_file, new_directory, write_json, write_text
 
 
 def test_a_directory_appears_whole(tmp_path):
@@ -59,6 +59,16 @@ def test_a_full_directory_or_a_file_is_refused(tmp_path):
 def test_an_output_directory_that_cannot_be_written_is_refused():
     with pytest.raises(PermissionError, match="cannot write to /sys"):
         check_output_directory("/sys/run")
+    with pytest.raises(PermissionError, match="cannot write to /sys"):
+        check_output_file("/sys/out.json")
+
+
+def test_an_output_file_may_be_there_but_no_directory(tmp_path):
+    (tmp_path / "out.json").write_text("x")
+    for name in ("out.json", "new.json", "new/out.json"):
+        check_output_file(tmp_path / name)
+    with pytest.raises(FileExistsError, match="is a directory: give a file"):
+        check_output_file(tmp_path)
 
 
 def test_a_file_is_replaced_in_one_step_or_stays(tmp_path):

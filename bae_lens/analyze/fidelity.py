@@ -46,8 +46,14 @@ def fidelity(
     Raises:
         ValueError: If the hook point does not exist, or writing to it would not change the residual stream.
     """
-    hook_name = hook_name or sae.cfg.metadata.hook_name
-    spliced = ce_loss(model, windows, hook_name, sae.forward, batch_size=batch_size, label="spliced")
+    return fidelity_of(model, sae.forward, windows, hook_name or sae.cfg.metadata.hook_name, baseline, batch_size=batch_size)
+
+
+def fidelity_of(
+    model: Any, replace: Replacement, windows: Windows, hook_name: str | None, baseline: Baseline, *, batch_size: int = 32
+) -> Fidelity:
+    """As `fidelity`, of anything that reconstructs activations ``(batch, pos, d_in)``."""
+    spliced = ce_loss(model, windows, hook_name, replace, batch_size=batch_size, label="spliced")
     from_zero = (baseline.zero_ablated - spliced) / (baseline.zero_ablated - baseline.clean)
     from_mean = (baseline.mean_ablated - spliced) / (baseline.mean_ablated - baseline.clean)
     return Fidelity(baseline.clean, spliced, baseline.zero_ablated, baseline.mean_ablated, from_zero, from_mean)

@@ -1,6 +1,6 @@
 """What a code looks like over a set of vectors, for a BAE or any other SAELens SAE."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -68,9 +68,14 @@ def code_statistics(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_s
     Raises:
         TypeError, ValueError: If the vectors have another dtype or width, are empty, or are not finite.
     """
+    return statistics_of(code_batches(sae, vectors, batch_size), vectors)
+
+
+def statistics_of(batches: Iterable[CodeBatch], vectors: Float[Tensor, "token d_in"]) -> CodeStatistics:
+    """As `code_statistics`, of codes that were made of these vectors in any other way."""
     count: Tensor | int = 0
     error = 0.0
-    for batch in code_batches(sae, vectors, batch_size):
+    for batch in batches:
         count = count + batch.on.sum(0).cpu()
         error += (batch.x_hat.double() - batch.x.double()).pow(2).sum().item()
     assert isinstance(count, Tensor)

@@ -45,7 +45,7 @@ class CellDirectory(NamedTuple):
         return directory
 
     def cell(self, name: str) -> Path:
-        """The file of a cell."""
+        """The file of a cell; where its name has slashes, in a folder."""
         return self.path / "cells" / f"{name}.json"
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -62,7 +62,9 @@ class CellDirectory(NamedTuple):
 
     def names(self) -> list[str]:
         """The cells that are there."""
-        return sorted(path.stem for path in (self.path / "cells").glob("*.json") if not path.name.startswith("."))
+        cells = self.path / "cells"
+        found = (path.relative_to(cells) for path in cells.rglob("*.json") if not path.name.startswith("."))
+        return sorted(path.with_suffix("").as_posix() for path in found)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

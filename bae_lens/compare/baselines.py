@@ -1,19 +1,27 @@
 """SAELens' own SAEs, trained by SAELens' own trainer on the same activations, for the same steps."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from sae_lens import SAE, StandardTrainingSAEConfig, TopKTrainingSAEConfig
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAEConfig,
+    JumpReLUTrainingSAEConfig,
+    StandardTrainingSAEConfig,
+    TopKTrainingSAEConfig,
+)
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from bae_lens.checks import check_activations, check_known
+from bae_lens.checks import check_known
 from bae_lens.training.config import TrainerConfig
+from bae_lens.training.data import as_source
 from bae_lens.training.inference import own_generators
 from bae_lens.training.normalization import fit_normalization
 from bae_lens.training.schedules import in_steps
@@ -37,7 +45,22 @@ def topk(k: int) -> Baseline:
     return Baseline("topk", "k", k)
 
 
-CONFIGS = {"standard": StandardTrainingSAEConfig, "topk": TopKTrainingSAEConfig}
+def batchtopk(k: float) -> Baseline:
+    """SAELens' BatchTopKTrainingSAE, k features a vector on average; it is used as the JumpReLU SAE that SAELens saves."""
+    return Baseline("batchtopk", "k", k)
+
+
+def jumprelu(l0_coefficient: float = 1.0) -> Baseline:
+    """SAELens' JumpReLUTrainingSAE: learnt thresholds and a penalty on the number of features that are on."""
+    return Baseline("jumprelu", "l0_coefficient", l0_coefficient)
+
+
+CONFIGS = {
+    "standard": StandardTrainingSAEConfig,
+    "topk": TopKTrainingSAEConfig,
+    "batchtopk": BatchTopKTrainingSAEConfig,
+    "jumprelu": JumpReLUTrainingSAEConfig,
+}
 
 
 def train_baseline(
@@ -53,10 +76,10 @@ def train_baseline(
     It sees the activations centred and rescaled as a BAE does, folded into its weights at the end by SAELens itself.
 
     Raises:
-        ValueError: If the architecture is not known here, or as `bae_lens.train`.
+        TypeError, ValueError: If the architecture is not known here or its setting out of range, or as `bae_lens.train`.
     """
-    check_known("baseline", baseline.architecture, CONFIGS)
-    check_activations(activations)
+    check_baseline(baseline, d_sae)
+    as_source(activations, "cpu").check(activations.shape[-1], trainer.batch_size)
     d_in = activations.shape[1]
     norm = fit_normalization(activations, trainer)
     data = ((activations - norm.mean.to(activations.dtype)) * norm.scale).float()
@@ -89,6 +112,17 @@ def train_baseline(
     eye = torch.eye(d_in, dtype=torch.float64)
     sae.fold_activation_whitening(norm.mean, eye * norm.scale, eye / norm.scale)
     return inference(sae)
+
+
+def check_baseline(baseline: Baseline, d_sae: int) -> None:
+    """Raises ValueError unless it is known here, and its setting can be that of an SAE of so many features."""
+    check_known("baseline", baseline.architecture, CONFIGS)
+    if d_sae < 1:
+        raise ValueError(f"an SAE needs at least one feature, got d_sae = {d_sae}")
+    least, most = (1, d_sae) if baseline.setting == "k" else (0, math.inf)
+    if not least <= baseline.value <= most:
+        allowed = f"from 1 to d_sae = {d_sae}" if baseline.setting == "k" else "at least 0"
+        raise ValueError(f"{baseline.setting} of {baseline.architecture} must be {allowed}, got {baseline.value:g}")
 
 
 def inference(sae: Any) -> SAE[Any]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bae_lens.activations.text import Split, read_documents, split_documents
+
 TOPICS = "pydoc_data.topics"
 HELD_OUT_SHARE = 0.06
 MIN_PARAGRAPH = 40
@@ -57,6 +59,17 @@ def python_docs(stdlib: Path | None = None) -> Corpus:
     seen = {paragraph for d in train for paragraph in d.text.split("\n\n")}
     held_out = [_without(d, seen) for d in documents if is_held_out(d.module)]
     return Corpus([d.text for d in train], [d.text for d in held_out if len(d.text) >= MIN_DOCUMENT])
+
+
+def split_text(path: str | Path | None, seed: int = 0) -> Split:
+    """The documents of a text file, split at random; of the embedded corpus, split by module, where none is given.
+
+    Raises:
+        ValueError, FileNotFoundError: As `read_documents`, `split_documents` and `python_docs`.
+    """
+    if path is None:
+        return Split(*python_docs())
+    return split_documents(read_documents(path), seed=seed)
 
 
 def is_held_out(module: str) -> bool:

@@ -16,17 +16,17 @@ from tabulate import tabulate
 import bae_lens
 from bae_lens.activations.harvest import Activations
 from bae_lens.activations.models import find_hook_point, hook_shape
-from bae_lens.activations.text import Split, Windows
+from bae_lens.activations.text import Windows
 from bae_lens.analyze.contexts import FeatureContexts, feature_contexts, spread_features
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.fidelity import Baseline, ablation_baseline, fidelity
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.compare.baselines import standard, topk, train_baseline
 from bae_lens.demo import demo_model_dir
-from bae_lens.demo.corpus import python_docs
+from bae_lens.demo.corpus import split_text
 from bae_lens.demo.describe import Row, describe, describe_contexts, describe_fidelity, table
 from bae_lens.demo.steering import Steered, activations_where_on, describe_steering, steer_strongest
-from bae_lens.files import check_output_directory, check_writable, new_directory, write_json, write_text
+from bae_lens.files import check_output_directory, check_output_file, new_directory, write_json, write_text
 from bae_lens.intervene.inspect import Inspection
 from bae_lens.training.config import Recipe
 from bae_lens.training.trainer import Trained
@@ -85,10 +85,8 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
     check_output_directory(options.out, replace=SAVED if options.replace else ())
     if options.tokens < 1:
         raise ValueError(f"--tokens must be at least 1, got {options.tokens}")
-    if options.json and options.json.is_dir():
-        raise FileExistsError(f"{options.json} is a directory: give --json a file")
     if options.json:
-        check_writable(options.json.parent)
+        check_output_file(options.json)
 
     say(f"\n== Load {options.model or 'the embedded tiny Llama'}")
     model = bae_lens.load_model(options.model or demo_model_dir(), device=options.device)
@@ -173,10 +171,7 @@ def numbers(
 
 def harvest_text(model: Any, options: DemoOptions, hook_name: str) -> Data:
     """Activations of training and held-out text, split by document (by module where the text is the embedded corpus)."""
-    if options.text is None:
-        split = Split(*python_docs())
-    else:
-        split = bae_lens.split_documents(bae_lens.read_documents(options.text), seed=options.seed)
+    split = split_text(options.text, options.seed)
     context = min(CONTEXT_SIZE, model.cfg.n_ctx)
     train, held_out = (bae_lens.tokenize(model.tokenizer, documents, context) for documents in split)
     return Data(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import HOOK
 
-from bae_lens.analyze.fidelity import ablation_baseline, ce_loss, fidelity
+from bae_lens.analyze.fidelity import ablation_baseline, ce_loss, fidelity, fidelity_of
 
 
 def loss_by_hand(model, windows, residual_to):
@@ -43,6 +43,12 @@ def test_all_kinds_of_model_give_the_same_loss(any_model, model, windows, make_b
     bae = make_bae()
     losses = [ce_loss(m, windows, HOOK, bae, progress=False) for m in (any_model, model)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_any_reconstruction_is_measured_as_an_saes_is(model, make_bae, windows, vectors):
+    bae = make_bae()
+    baseline = ablation_baseline(model, windows, HOOK, vectors.mean(0))
+    assert fidelity_of(model, lambda x: bae(x), windows, HOOK, baseline) == fidelity(model, bae, windows, baseline)
 
 
 def test_a_perfect_reconstruction_recovers_everything(model, windows):

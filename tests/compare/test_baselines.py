@@ -1,12 +1,14 @@
 import pytest
 import torch
-from sae_lens import StandardSAE, TopKSAE
+from sae_lens import JumpReLUSAE, StandardSAE, TopKSAE
 
 import bae_lens
-from bae_lens.compare.baselines import Baseline, standard, topk, train_baseline
+from bae_lens.compare.baselines import Baseline, batchtopk, jumprelu, standard, topk, train_baseline
+
+KINDS = [(standard(0.1), StandardSAE), (topk(6), TopKSAE), (batchtopk(6), JumpReLUSAE), (jumprelu(0.1), JumpReLUSAE)]
 
 
-@pytest.mark.parametrize(("baseline", "kind"), [(standard(0.1), StandardSAE), (topk(6), TopKSAE)])
+@pytest.mark.parametrize(("baseline", "kind"), KINDS)
 def test_saelens_saes_learn_from_raw_activations_and_take_raw_activations(vectors, baseline, kind):
     trainer = bae_lens.TrainerConfig(steps=150, batch_size=64)
     x = 5 * vectors + 2
@@ -15,16 +17,54 @@ def test_saelens_saes_learn_from_raw_activations_and_take_raw_activations(vector
     assert sae.cfg.metadata.hook_name == "blocks.1.hook_resid_pre"
     fvu = (sae(x) - x).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
     assert fvu < 0.5
+    l0 = (sae.encode(x) > 0).sum(1).float()
     if baseline.architecture == "topk":
-        assert (sae.encode(x) > 0).sum(1).max() <= 6
+        assert l0.max() <= 6
+    if baseline.architecture == "batchtopk":
+        assert l0.mean() == pytest.approx(6, rel=0.3)
+        assert l0.max() > 6
+
+
+@pytest.mark.parametrize(("make", "weak", "strong"), [(jumprelu, 0.01, 10.0), (standard, 0.01, 3.0), (batchtopk, 12, 2)])
+def test_a_stronger_setting_is_sparser(vectors, make, weak, strong):
+    trainer = bae_lens.TrainerConfig(steps=200, batch_size=64, learning_rate=2e-2)  # a threshold moves by at most that a step
+    many, few = (
+        (train_baseline(make(value), vectors, 64, trainer).encode(vectors) > 0).sum(1).float().mean()
+        for value in (weak, strong)
+    )
+    assert few < 0.7 * many
 
 
 def test_training_a_baseline_twice_gives_the_same_weights(vectors):
     trainer = bae_lens.TrainerConfig(steps=20, batch_size=64)
-    one, two = (train_baseline(topk(4), vectors, 32, trainer) for _ in range(2))
-    assert torch.equal(one.W_enc, two.W_enc)
+    for baseline, _ in KINDS:
+        one, two = (train_baseline(baseline, vectors, 32, trainer).state_dict() for _ in range(2))
+        assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_an_unknown_baseline_names_its_neighbours(vectors):
-    with pytest.raises(ValueError, match="did you mean 'standard'"):
-        train_baseline(Baseline("standrd", "k", 1), vectors, 8, bae_lens.TrainerConfig(steps=1))
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (Baseline("standrd", "k", 1), "did you mean 'standard'"),
+        (topk(9), "k of topk must be from 1 to d_sae = 8, got 9"),
+        (batchtopk(0.5), "k of batchtopk must be from 1 to d_sae = 8, got 0.5"),
+        (jumprelu(-1.0), "l0_coefficient of jumprelu must be at least 0, got -1"),
+        (standard(float("nan")), "l1_coefficient of standard must be at least 0, got nan"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(vectors, baseline, message):
+    with pytest.raises(ValueError, match=message):
+        train_baseline(baseline, vectors, 8, bae_lens.TrainerConfig(steps=1, batch_size=64))
+
+
+def test_an_sae_without_features_is_refused(vectors):
+    with pytest.raises(ValueError, match="at least one feature, got d_sae = 0"):
+        train_baseline(standard(), vectors, 0, bae_lens.TrainerConfig(steps=1, batch_size=64))
+
+
+def test_activations_that_cannot_be_trained_on_are_refused(vectors):
+    trainer = bae_lens.TrainerConfig(steps=1, batch_size=64)
+    with pytest.raises(ValueError, match="63 vectors are fewer than one batch of 64"):
+        train_baseline(topk(2), vectors[:63], 8, trainer)
+    with pytest.raises(ValueError, match="all equal"):
+        train_baseline(topk(2), torch.ones(64, 8), 8, trainer)

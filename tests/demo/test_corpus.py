@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from bae_lens.demo.corpus import is_held_out, python_docs
+from bae_lens.demo.corpus import is_held_out, python_docs, split_text
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +43,11 @@ def test_broken_sources_are_passed_over(tmp_path):
     (tmp_path / "broken.py").write_text("def f(:\n")
     (tmp_path / "good.py").write_text(f'"""{"A paragraph of good prose about nothing in particular. " * 6}"""\n')
     assert len(python_docs(tmp_path).train + python_docs(tmp_path).held_out) == 1
+
+
+def test_a_text_file_is_split_by_document_and_without_one_the_corpus_by_module(corpus, tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"document {i}" for i in range(40)))
+    split = split_text(tmp_path / "text.txt")
+    assert sorted(split.train + split.held_out) == sorted(f"document {i}" for i in range(40))
+    assert split_text(tmp_path / "text.txt", seed=1) != split
+    assert tuple(split_text(None)) == tuple(corpus)
