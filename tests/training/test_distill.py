@@ -95,6 +95,7 @@ def test_a_distilled_bae_that_keeps_refining_is_better_still_with_few_moves(refi
     going_on = quick(refining, keep_refining=True)
     assert going_on.cfg.refine_weight == weight
     assert going_on.cfg.refine_moves < refining.cfg.refine_moves
+    assert going_on.cfg.refine_from == 0  # all that the distilled encoder turns on, not the largest three
     assert objective_of(going_on, held_out, weight) < objective_of(distilled, held_out, weight)
     for name in ("W_enc", "W_hidden", "W_out"):
         assert torch.equal(going_on.state_dict()[name], distilled.state_dict()[name])
@@ -155,10 +156,12 @@ def test_the_given_bae_is_not_changed_and_ctrl_c_leaves_it_and_this_process_whol
             os.kill(os.getpid(), signal.SIGINT)
         return distillation_loss(pre, levels)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
     with monkeypatch.context() as patch:
         patch.setattr(distill, "distillation_loss", interrupted)
         with pytest.raises(KeyboardInterrupt):
             quick(refining, steps=20)
+    signal.signal(signal.SIGINT, before)
     assert same(refining.state_dict(), weights)
     assert refining.cfg.to_dict() == cfg
     assert torch.equal(refining.encode(x), code)
