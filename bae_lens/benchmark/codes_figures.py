@@ -17,6 +17,7 @@ STYLES = {
     "nested": ("#882255", "o"),
     "binary": ("#CC6677", "s"),
     "entropy": ("#AA4499", "D"),
+    "levels": ("#EE7733", "d"),
     "topk": ("#332288", "^"),
     "topk_refined": ("#88CCEE", "v"),
     "batchtopk": ("#117733", "<"),

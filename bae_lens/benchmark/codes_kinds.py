@@ -12,6 +12,9 @@ from bae_lens.training.run_directory import as_json
 from bae_lens.training.schedules import Schedule
 
 LEVELS = {"nested": 12, "binary": 1}
+"""Of the kinds that are refined."""
+BITS = {"entropy": 1, "levels": 4}
+"""Bits a feature of the kinds that are trained by the entropy objective."""
 
 
 class Point(NamedTuple):
@@ -51,12 +54,13 @@ RATE = "squared error per bit, where the mean of |x - mean|^2 is d_in"
 
 KINDS: dict[str, Kind] = {
     "nested": Kind(
-        "BAE of nested levels, recipe rate_distortion", RATE, (Point(0.1, 5), Point(0.2, 4), Point(0.4, 3), Point(0.8, 3))
+        "BAE of nested levels, recipe rate_distortion", RATE, (Point(0.08, 3), Point(0.17, 3), Point(0.4, 3), Point(1.2, 3))
     ),
     "binary": Kind(
-        "BAE of plain bits, recipe rate_distortion", RATE, (Point(0.06, 8), Point(0.1, 6), Point(0.3, 4), Point(1.0, 3))
+        "BAE of plain bits, recipe rate_distortion", RATE, (Point(0.05, 6), Point(0.09, 5), Point(0.25, 4), Point(0.8, 3))
     ),
-    "entropy": Kind("BAE of the entropy objective, recipe recommended", "alpha_e", _weights(0.03, 0.1, 0.2, 0.4)),
+    "entropy": Kind("BAE of the entropy objective, recipe recommended", "alpha_e", _weights(0.03, 0.07, 0.15, 0.4)),
+    "levels": Kind("the same with four nested bits a feature", "alpha_e", _weights(0.05, 0.1, 0.2, 0.4)),
     "topk": Kind("SAELens' TopK SAE", "", _ks(28, 12, 5, 2)),
     "topk_refined": Kind(
         "the same SAEs, quantised and refined when they encode",
@@ -117,8 +121,8 @@ def training_of(
     common = {"steps": steps, "seed": seed, "device": device}
     if kind in LEVELS:
         return rate_distortion(d_in, expansion, levels=LEVELS[kind], weight=point.weight, k=point.k, **common)
-    if kind == "entropy":
-        return recommended(d_in, expansion, entropy_weight=point.weight, **common)
+    if kind in BITS:
+        return recommended(d_in, expansion, bits_per_feature=BITS[kind], entropy_weight=point.weight, **common)
     found = BaselineTraining(SAES[kind](point.k or point.weight), round(expansion * d_in), sae_trainer(**common))
     check_baseline(found.baseline, found.d_sae)
     return found
