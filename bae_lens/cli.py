@@ -180,7 +180,8 @@ def _add_bench_codes(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     hooks = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
     parser.add_argument("--hooks", nargs="*", default=hooks, help=f"hook points ({' '.join(hooks)})")
     parser.add_argument("--expansions", type=float, nargs="*", default=[4.0, 16.0], help="features a dimension (4 16)")
-    parser.add_argument("--kinds", nargs="*", help="kinds of code (default: all; a wrong name lists them)")
+    kinds = "nested binary entropy topk topk_refined batchtopk jumprelu standard pca gaussian"
+    parser.add_argument("--kinds", nargs="*", help=f"kinds of code (default: all of {kinds})")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="seeds of training (0 1 2)")
     parser.add_argument("--steps", type=int, default=3000, help="training steps of 512 tokens (%(default)s)")
     parser.add_argument("--at", type=float, nargs="*", default=[0.10, 0.15, 0.20], help="FVUs to compare at (0.1 0.15 0.2)")

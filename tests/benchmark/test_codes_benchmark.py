@@ -9,13 +9,21 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 
+import bae_lens
+from bae_lens.analyze.description_length import code_length
+from bae_lens.analyze.fidelity import ablation_baseline, fidelity
+from bae_lens.analyze.rate_distortion_bounds import gaussian_rate, pca_length, principal_axes
+from bae_lens.analyze.statistics import code_statistics
 from bae_lens.benchmark.codes_figures import STYLES
-from bae_lens.benchmark.codes_kinds import KINDS
+from bae_lens.benchmark.codes_kinds import KINDS, sae_trainer
 from bae_lens.benchmark.codes_measure import Measured
 from bae_lens.benchmark.codes_rows import CodesOptions, Row, RowResult
 from bae_lens.benchmark.codes_table import OUTSIDE, at_table, bits_at, frontier, points_table, reached
 from bae_lens.cli import main
+from bae_lens.compare.baselines import jumprelu, topk, train_baseline
+from bae_lens.compare.refined_baseline import fit_refined, refined_length
 from bae_lens.demo import demo_model_dir
+from bae_lens.training.recipes import rate_distortion
 
 HOOK = "blocks.1.hook_resid_pre"
 
@@ -56,6 +64,12 @@ def test_every_trained_kind_is_tried_as_often_as_any_other_and_has_a_style_and_n
         assert all(point.name for point in kind.points)
 
 
+def test_the_help_names_every_kind(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench-codes", "--help"])
+    assert " ".join(KINDS) in " ".join(capsys.readouterr().out.split())
+
+
 def test_every_rows_name_leads_back_to_it(tmp_path):
     rows = CodesOptions(out=tmp_path, expansions=[4, 0.5, 16]).rows()
     names = [row.name for row in rows]
@@ -83,6 +97,33 @@ def test_every_kind_has_a_row_a_point_with_its_figures(every_kind):
     table = (every_kind / "table.md").read_text()
     assert table.count(f"\n| {HOOK}") == len(rows) + len(KINDS)
     assert not list(every_kind.rglob(".*"))
+
+
+def test_a_rows_figures_are_those_of_the_public_functions_on_held_out_documents(every_kind, model, text_file):
+    split = bae_lens.split_documents(bae_lens.read_documents(text_file))
+    windows = [bae_lens.tokenize(model.tokenizer, documents, 256) for documents in split]
+    train, held_out = (bae_lens.harvest(model, w, HOOK, max_tokens=2000).vectors for w in windows)
+    losses = ablation_baseline(model, windows[1], HOOK, train.mean(0))
+    trainer = sae_trainer(steps=12, seed=0, device="cpu")
+    codes = {
+        "topk/k5": train_baseline(topk(5), train, 64, trainer),
+        "jumprelu/0.6": train_baseline(jumprelu(0.6), train, 64, trainer),
+        "nested/0.2-k4": bae_lens.train(train, rate_distortion(128, 0.5, levels=12, weight=0.2, k=4, steps=12)).bae,
+        "binary/0.1-k6": bae_lens.train(train, rate_distortion(128, 0.5, levels=1, weight=0.1, k=6, steps=12)).bae,
+    }
+    for name, code in codes.items():
+        length, stats = code_length(code, train, held_out), code_statistics(code, held_out)
+        ce = fidelity(model, code, windows[1], losses, hook_name=HOOK)
+        expected = {**length._asdict(), "ce_from_zero": ce.recovered_from_zero, "ce_from_mean": ce.recovered_from_mean}
+        expected |= {name: getattr(stats, name) for name in ("l0", "live", "dead", "dense")}
+        assert figures(every_kind)[f"{HOOK}/x0.5/{name}/seed0"] == pytest.approx(expected, rel=1e-5)
+    sae = train_baseline(topk(12), train, 64, trainer)
+    variance = (train - train.mean(0)).pow(2).sum(1).mean().item()
+    refined = refined_length(fit_refined(sae, train, 0.1 * variance / 128), held_out).length
+    assert figures(every_kind)[f"{HOOK}/x0.5/topk_refined/0.1-k12/seed0"]["bits"] == pytest.approx(refined.bits, rel=1e-2)
+    axes = principal_axes(train)
+    assert figures(every_kind)[f"{HOOK}/pca/1.2"]["bits"] == pca_length(axes, train, held_out, 1.2).bits
+    assert figures(every_kind)[f"{HOOK}/gaussian/0.1"]["bits"] == gaussian_rate(axes.variances, 0.1)
 
 
 def test_the_picture_shows_every_kind_in_its_colour(every_kind):
