@@ -80,6 +80,7 @@ IDEAS: dict[str, Idea] = {
     "entropy: 2 bits a feature, powers of two": Idea("entropy", {"bits_per_feature": 2, "code": "powers"}, {}),
     "levels: 2 nested bits a feature": Idea("levels", {"bits_per_feature": 2}, {}),
     "levels: 8 nested bits a feature": Idea("levels", {"bits_per_feature": 8}, {}),
+    "levels: with the covariance term": Idea("levels", {}, {"covariance_weight": 2e-3}),
     "levels: rate 5e-3": Idea("levels", {}, {"learning_rate": 5e-3}),
 }
 """A `steps` under 1 is a share of the benchmark's."""
