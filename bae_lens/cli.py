@@ -165,7 +165,7 @@ def _synthetic(args: argparse.Namespace) -> int:
 def _add_bench_codes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     example = (
         "example:\n  bae-lens bench-codes --model story-llama/ --text stories.txt --expansions 4 --kinds nested topk pca\n"
-        "  bae-lens bench-codes --model story-llama/ --text stories.txt --row blocks.1.hook_resid_pre/x4/nested/0.2-k4/seed0"
+        "  bae-lens bench-codes --model story-llama/ --text stories.txt --row blocks.1.hook_resid_pre/x4/nested/0.17-k3/seed0"
     )
     parser = commands.add_parser(
         "bench-codes",
@@ -180,7 +180,7 @@ def _add_bench_codes(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     hooks = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
     parser.add_argument("--hooks", nargs="*", default=hooks, help=f"hook points ({' '.join(hooks)})")
     parser.add_argument("--expansions", type=float, nargs="*", default=[4.0, 16.0], help="features a dimension (4 16)")
-    kinds = "nested binary entropy topk topk_refined batchtopk jumprelu standard pca gaussian"
+    kinds = "nested binary entropy levels topk topk_refined batchtopk jumprelu standard pca gaussian"
     parser.add_argument("--kinds", nargs="*", help=f"kinds of code (default: all of {kinds})")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="seeds of training (0 1 2)")
     parser.add_argument("--steps", type=int, default=3000, help="training steps of 512 tokens (%(default)s)")

@@ -12,7 +12,7 @@ from bae_lens.checks import check_known
 
 PATTERN = re.compile(r"([^/]+)/(?:x(\d+(?:\.\d+)?(?:e[+-]\d+)?)/)?([^/]+)/([^/]+)(?:/seed(\d+))?")
 FORM = (
-    "names are HOOK/xEXPANSION/KIND/POINT/seedSEED, as in blocks.1.hook_resid_pre/x4/nested/0.2-k4/seed0, "
+    "names are HOOK/xEXPANSION/KIND/POINT/seedSEED, as in blocks.1.hook_resid_pre/x4/nested/0.17-k3/seed0, "
     "and HOOK/KIND/POINT where nothing is trained, as in blocks.1.hook_resid_pre/pca/1.2"
 )
 

@@ -31,13 +31,17 @@ def level_entropy_loss(passed: Float[Tensor, "d_sae C"]) -> Float[Tensor, ""]:
     """The entropy of the levels that nested bits make, in bits, summed over features: of bits that are nested within each other
     the sum of their own entropies would count most of it more than once.
 
+    A level that no sample has gets no gradient: the logarithm of an epsilon would keep samples away from it for good (a fifth of
+    the features then died, at 15 % more bits at equal FVU).
+
     Args:
         passed: Mean of each nested bit of each feature ``(d_sae, C)``, falling along C.
     """
     passed = passed if passed.dtype == torch.float64 else passed.float()
     one, zero = passed.new_ones(len(passed), 1), passed.new_zeros(len(passed), 1)
-    p = (torch.cat([one, passed], 1) - torch.cat([passed, zero], 1)).clamp_min(0)
-    return -(p * (p + EPSILON).log2()).sum()
+    p = torch.cat([one, passed], 1) - torch.cat([passed, zero], 1)
+    p = torch.where(p > 0, p, 1)
+    return -(p * p.log2()).sum()
 
 
 def marginal_entropy(mean: Float[Tensor, "... d_bits"]) -> Float[Tensor, "..."]:

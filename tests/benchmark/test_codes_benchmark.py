@@ -76,7 +76,7 @@ def test_every_rows_name_leads_back_to_it(tmp_path):
     untrained = sum(len(kind.points) for kind in KINDS.values() if not kind.is_trained)
     assert len(set(names)) == len(names) == 2 * (untrained + 8 * 4 * 3 * 3)
     assert [Row.parse(name) for name in names] == rows
-    assert "blocks.1.hook_resid_pre/x0.5/nested/0.2-k4/seed2" in names
+    assert "blocks.1.hook_resid_pre/x0.5/nested/0.17-k3/seed2" in names
     assert "blocks.1.hook_resid_post/pca/1.2" in names
 
 
@@ -108,8 +108,8 @@ def test_a_rows_figures_are_those_of_the_public_functions_on_held_out_documents(
     codes = {
         "topk/k5": train_baseline(topk(5), train, 64, trainer),
         "jumprelu/0.6": train_baseline(jumprelu(0.6), train, 64, trainer),
-        "nested/0.2-k4": bae_lens.train(train, rate_distortion(128, 0.5, levels=12, weight=0.2, k=4, steps=12)).bae,
-        "binary/0.1-k6": bae_lens.train(train, rate_distortion(128, 0.5, levels=1, weight=0.1, k=6, steps=12)).bae,
+        "nested/0.17-k3": bae_lens.train(train, rate_distortion(128, 0.5, levels=12, weight=0.17, k=3, steps=12)).bae,
+        "binary/0.09-k5": bae_lens.train(train, rate_distortion(128, 0.5, levels=1, weight=0.09, k=5, steps=12)).bae,
     }
     for name, code in codes.items():
         length, stats = code_length(code, train, held_out), code_statistics(code, held_out)
@@ -139,7 +139,7 @@ def test_the_picture_shows_every_kind_in_its_colour(every_kind):
 def test_a_second_run_makes_only_what_is_missing_and_the_same_again(every_kind, command, capsys):
     before = figures(every_kind)
     cells = sorted((every_kind / "cells").rglob("*.json"))
-    removed = [cell for cell in cells if cell.parent.name in ("k5", "0.2-k5", "0.2-k4") or cell.stem == "1.2"]
+    removed = [cell for cell in cells if cell.parent.name in ("k5", "0.2-k5", "0.17-k3") or cell.stem == "1.2"]
     assert len(removed) == 5, "of topk, batchtopk, topk_refined, nested and pca"
     for cell in removed:
         cell.unlink()
@@ -209,15 +209,15 @@ def test_longer_lists_add_rows_of_other_hook_points_widths_and_seeds(command, tm
             ["--expansions", "0.1", "--kinds", "topk"],
             "x0.1/topk/k28/seed0 cannot be trained: k of topk must be from 1 to d_sae",
         ),
-        (["--row", "blocks.1.hook_resid_pre/x4/nestd/0.2-k4/seed0"], "did you mean 'nested'"),
+        (["--row", "blocks.1.hook_resid_pre/x4/nestd/0.17-k3/seed0"], "did you mean 'nested'"),
         (
-            ["--row", "blocks.1.hook_resid_pre/x4/nested/0.2-k5/seed0"],
-            "unknown point of nested '0.2-k5'; did you mean '0.2-k4'",
+            ["--row", "blocks.1.hook_resid_pre/x4/nested/0.17-k5/seed0"],
+            "unknown point of nested '0.17-k5'; did you mean '0.17-k3'",
         ),
-        (["--row", "blocks.1.hook_resid_pre/nested/0.2-k4"], "no row of nested is named"),
+        (["--row", "blocks.1.hook_resid_pre/nested/0.17-k3"], "no row of nested is named"),
         (["--row", "blocks.1.hook_resid_pre/x4/pca/1.2/seed0"], "no row of pca is named"),
         (["--row", "nested"], "names are HOOK/xEXPANSION/KIND/POINT/seedSEED"),
-        (["--row", "../x4/nested/0.2-k4/seed0/.."], "no row is named"),
+        (["--row", "../x4/nested/0.17-k3/seed0/.."], "no row is named"),
         (["--row", "blocks.9.hook_resid_pre/pca/1.2"], "no hook point 'blocks.9.hook_resid_pre'"),
         (["--text", "no.txt"], "no.txt"),
         (["--out", "/sys/run"], "cannot write"),
