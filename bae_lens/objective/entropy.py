@@ -31,8 +31,8 @@ def level_entropy_loss(passed: Float[Tensor, "d_sae C"]) -> Float[Tensor, ""]:
     """The entropy of the levels that nested bits make, in bits, summed over features: of bits that are nested within each other
     the sum of their own entropies would count most of it more than once.
 
-    A level that no sample has gets no gradient: the logarithm of an epsilon would keep samples away from it for good (a fifth of
-    the features then died, at 15 % more bits at equal FVU).
+    A level that no sample has gets no gradient: the logarithm of an epsilon would keep samples away from it for good (a fifth
+    of the features then died, at 15 % more bits at equal FVU).
 
     Args:
         passed: Mean of each nested bit of each feature ``(d_sae, C)``, falling along C.

@@ -72,4 +72,4 @@ def test_the_gradient_of_the_levels_entropy_is_that_of_finite_differences_and_fi
     level_entropy_loss(ends).backward()
     assert ends.grad is not None
     assert torch.isfinite(ends.grad).all()
-    assert not ends.grad[:2].any()
+    assert ends.grad.abs().max() < 5  # no logarithm of an epsilon
