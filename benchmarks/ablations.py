@@ -5,7 +5,7 @@
 
 Every run is held out. Ideas end at different FVU and different bits, so each is also given as bits at its baseline's FVU, along
 the slope of that baseline's own curve (log bits against FVU, from a second run of it at another weight). A run is a file under
---out, and is not repeated; --markdown prints the table of docs/codes.md.
+--out, and is not repeated; --markdown prints the table of docs/codes_benchmark.md.
 """
 
 import argparse

@@ -48,7 +48,7 @@ def recommended(
     Weights are in units of L_r summed over d_in after rescaling (mean |x - mean|^2 = d_in).
 
     Args:
-        bits_per_feature: 4 nested bits need about a third fewer bits a token at equal FVU than one (docs/codes.md).
+        bits_per_feature: 4 nested bits need about a third fewer bits a token at equal FVU than one (docs/codes_benchmark.md).
         code: How several bits make a feature: "nested", or "powers" of two as in section 6.
     """
     is_nested = code == "nested" and bits_per_feature > 1

@@ -201,6 +201,20 @@ def test_every_recipe_trains(name):
     assert torch.isfinite(result.bae(x)).all()
 
 
+def test_several_bits_a_feature_are_nested_by_default_and_places_on_request():
+    nested, powers, one = (
+        bae_lens.recipes.recommended(16, bits_per_feature=c, **named) for c, named in ((4, {}), (4, {"code": "powers"}), (1, {}))
+    )
+    assert [r.sae.code for r in (nested, powers, one)] == ["nested", "powers", "powers"]
+    assert [r.sae.covariance_weight for r in (nested, powers, one)] == [0, 2e-3, 2e-3]
+    x = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))
+    quick = bae_lens.recipes.recommended(16, 2, bits_per_feature=4, steps=60, batch_size=128)
+    bae = bae_lens.train(x, quick, progress=False).bae
+    assert bae.is_nested
+    assert set(torch.unique(bae.encode(x)).tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert bae(x).sub(x).pow(2).sum() < x.sub(x.mean(0)).pow(2).sum()
+
+
 def test_fields_of_a_recipe_are_set_by_name():
     recipe = recommended(16, 2)
     changes = {"surrogate": "sigmoid", "learning_rate_schedule.decay": 0.5, "steps": 7, "entropy_schedule.delay": 3}
