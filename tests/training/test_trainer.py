@@ -202,13 +202,12 @@ def test_every_recipe_trains(name):
 
 
 def test_several_bits_a_feature_are_nested_by_default_and_places_on_request():
-    nested, powers, one = (
-        bae_lens.recipes.recommended(16, bits_per_feature=c, **named) for c, named in ((4, {}), (4, {"code": "powers"}), (1, {}))
-    )
-    assert [r.sae.code for r in (nested, powers, one)] == ["nested", "powers", "powers"]
-    assert [r.sae.covariance_weight for r in (nested, powers, one)] == [0, 2e-3, 2e-3]
+    several, places, one = {"bits_per_feature": 4}, {"bits_per_feature": 4, "code": "powers"}, {"bits_per_feature": 1}
+    recipes = [recommended(16, **arguments) for arguments in (several, places, one)]
+    assert [r.sae.code for r in recipes] == ["nested", "powers", "powers"]
+    assert [r.sae.covariance_weight for r in recipes] == [0, 2e-3, 2e-3]
     x = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))
-    quick = bae_lens.recipes.recommended(16, 2, bits_per_feature=4, steps=60, batch_size=128)
+    quick = recommended(16, 2, bits_per_feature=4, steps=60, batch_size=128)
     bae = bae_lens.train(x, quick, progress=False).bae
     assert bae.is_nested
     assert set(torch.unique(bae.encode(x)).tolist()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
