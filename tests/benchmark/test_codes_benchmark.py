@@ -74,7 +74,7 @@ def test_every_rows_name_leads_back_to_it(tmp_path):
     rows = CodesOptions(out=tmp_path, expansions=[4, 0.5, 16]).rows()
     names = [row.name for row in rows]
     untrained = sum(len(kind.points) for kind in KINDS.values() if not kind.is_trained)
-    assert len(set(names)) == len(names) == 2 * (untrained + 8 * 4 * 3 * 3)
+    assert len(set(names)) == len(names) == 2 * (untrained + 9 * 4 * 3 * 3)
     assert [Row.parse(name) for name in names] == rows
     assert "blocks.1.hook_resid_pre/x0.5/nested/0.17-k3/seed2" in names
     assert "blocks.1.hook_resid_post/pca/1.2" in names
