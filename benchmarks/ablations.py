@@ -20,7 +20,7 @@ from tabulate import tabulate
 import bae_lens
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.statistics import code_statistics
-from bae_lens.benchmark.cells import CellDirectory
+from bae_lens.cells import CellDirectory
 from bae_lens.training.config import with_changes
 from bae_lens.training.recipes import get_recipe
 

@@ -18,13 +18,13 @@ from bae_lens.activations.models import find_hook_point, hook_shape, load_model
 from bae_lens.activations.text import Split, Windows, tokenize
 from bae_lens.analyze.fidelity import ablation_baseline
 from bae_lens.analyze.statistics import total_variation
-from bae_lens.benchmark.cells import CellDirectory
 from bae_lens.benchmark.codes_kinds import Training, settings_of, training_of
 from bae_lens.benchmark.codes_measure import HookData, LastTrained, measure
 from bae_lens.benchmark.codes_rows import CodesOptions, Row, RowResult
+from bae_lens.cells import CellDirectory
 from bae_lens.demo import demo_model_dir
 from bae_lens.demo.corpus import split_text
-from bae_lens.training.config import differences
+from bae_lens.settings import differences
 
 CONTEXT_SIZE = 256
 CE_TOKENS = 8192

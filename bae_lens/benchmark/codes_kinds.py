@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from bae_lens.compare import refined_baseline
 from bae_lens.compare.baselines import Baseline, batchtopk, check_baseline, jumprelu, standard, topk
+from bae_lens.settings import as_json
 from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.recipes import rate_distortion, recommended
-from bae_lens.training.run_directory import as_json
 from bae_lens.training.schedules import Schedule
 
 LEVELS = {"nested": 12, "binary": 1}

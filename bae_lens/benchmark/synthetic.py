@@ -14,12 +14,12 @@ import torch
 
 from bae_lens.activations.synthetic import check_rank, synthetic_set
 from bae_lens.analyze.truth import Found, Merged, compare_with_truth, merge_equal_bits
-from bae_lens.benchmark.cells import CellDirectory
 from bae_lens.benchmark.hits import TracePoint, steps_to_hit
+from bae_lens.cells import CellDirectory
 from bae_lens.checks import check_known
-from bae_lens.training.config import Recipe, differences, with_changes
+from bae_lens.settings import as_json, differences
+from bae_lens.training.config import Recipe, with_changes
 from bae_lens.training.recipes import PUBLISHED, get_recipe
-from bae_lens.training.run_directory import as_json
 from bae_lens.training.trainer import train
 
 TRAINING_SHARE = 0.8

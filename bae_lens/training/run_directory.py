@@ -10,8 +10,9 @@ from typing import Any
 from bae_lens.files import check_output_directory, check_writable, move_into, new_directory, write_json
 from bae_lens.model.bae import BAE
 from bae_lens.model.store import BAE_FILES, load
+from bae_lens.settings import as_json, differences
 from bae_lens.training.checkpoints import list_checkpoints, step_of
-from bae_lens.training.config import Recipe, differences
+from bae_lens.training.config import Recipe
 from bae_lens.training.metrics import Log
 from bae_lens.version import __version__
 
@@ -150,8 +151,3 @@ def _sweep(path: Path) -> None:
     for name in (RECIPE, RESULT, "metrics.jsonl", "step", "bae"):
         for leftover in path.glob(f".{name}-*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def as_json(value: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from a file."""
-    return json.loads(json.dumps(value))

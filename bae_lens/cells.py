@@ -1,12 +1,11 @@
-"""The directory of a benchmark: what it is of, and a file a cell, written whole; a killed job goes on with those that lack."""
+"""The directory of a job of many cells: what it is of, and a file a cell; a killed job goes on with those that lack."""
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bae_lens.files import check_output_directory, check_writable, write_json
-from bae_lens.training.config import differences
-from bae_lens.training.run_directory import as_json
+from bae_lens.settings import as_json, differences
 from bae_lens.version import __version__
 
 MANIFEST = "benchmark.json"
