@@ -13,7 +13,7 @@ from bae_lens.intervene.steer import steer
 from bae_lens.model.bae import BAE
 from bae_lens.model.binarize import SURROGATES, Surrogate
 from bae_lens.model.config import BAEConfig
-from bae_lens.model.store import load, save
+from bae_lens.model.store import load, load_sae, save
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
@@ -47,6 +47,7 @@ __all__ = [
     "inspect",
     "load",
     "load_model",
+    "load_sae",
     "read_documents",
     "recipes",
     "save",

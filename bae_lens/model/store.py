@@ -1,7 +1,10 @@
-"""A BAE on disk: a SAELens directory (cfg.json, sae_weights.safetensors), written whole and read with care."""
+"""A BAE, or any SAE, on disk: a SAELens directory (cfg.json, sae_weights.safetensors), written whole and read with care."""
 
 import json
 from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
 
 from bae_lens.files import new_directory
 from bae_lens.model.bae import BAE
@@ -30,22 +33,58 @@ def load(path: str | Path, device: str = "cpu", dtype: str | None = None) -> BAE
         FileNotFoundError: If the directory or one of its files is missing.
         ValueError: If a file is truncated, of another architecture, or does not belong to this configuration.
     """
-    from safetensors import SafetensorError
-
     path = Path(path).expanduser()
+    architecture = _architecture(path)
+    if architecture != BAEConfig.architecture():
+        raise ValueError(f"{path / 'cfg.json'} is of architecture {architecture!r}, not 'bae': load it with load_sae")
+    return _read(BAE, path, device, dtype)
+
+
+def load_sae(source: str | Path, *, hook_name: str | None = None, device: str = "cpu", dtype: str | None = None) -> SAE[Any]:
+    """Any SAELens SAE, a BAE among them: from a SAELens directory, or from a release.
+
+    Args:
+        source: A directory, or "RELEASE:SAE_ID" as `SAE.from_pretrained` takes them.
+        hook_name: Where its configuration names none; if it names another, that is an error.
+
+    Raises:
+        FileNotFoundError: If the directory or one of its files is missing.
+        ValueError: If a file is truncated or does not belong to its configuration, or the hook point is not known.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        _architecture(path)
+        sae = _read(SAE, path, device, dtype)
+    elif ":" in str(source):
+        release, sae_id = str(source).split(":", 1)
+        sae = SAE.from_pretrained(release, sae_id, device=device)
+    else:
+        raise FileNotFoundError(f"{source} is no directory, and no release either, which are given as RELEASE:SAE_ID")
+    known = sae.cfg.metadata.hook_name
+    if known and hook_name and hook_name != known:
+        raise ValueError(f"{source} was trained at {known}, not at {hook_name}")
+    if not (known or hook_name):
+        raise ValueError(f"{source} does not say at which hook point it was trained: give it (hook_name)")
+    sae.cfg.metadata.hook_name = known or hook_name
+    return sae
+
+
+def _architecture(path: Path) -> str:
     for name in ("cfg.json", "sae_weights.safetensors"):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} is no SAE's directory: it has no {name}")
     try:
-        cfg = json.loads((path / "cfg.json").read_text(encoding="utf-8"))
-        architecture = cfg.get("architecture")
+        return json.loads((path / "cfg.json").read_text(encoding="utf-8")).get("architecture")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path / 'cfg.json'} is not whole: {error}") from error
-    if architecture != BAEConfig.architecture():
-        raise ValueError(f"{path / 'cfg.json'} is of architecture {architecture!r}, not 'bae': load it with SAE.load_from_disk")
+
+
+def _read(kind: Any, path: Path, device: str, dtype: str | None) -> Any:
+    from safetensors import SafetensorError
+
     try:
-        return BAE.load_from_disk(path, device=device, dtype=dtype)
+        return kind.load_from_disk(path, device=device, dtype=dtype)
     except SafetensorError as error:
         raise ValueError(f"{path / 'sae_weights.safetensors'} cannot be read: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
