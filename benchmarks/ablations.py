@@ -85,7 +85,7 @@ IDEAS: dict[str, Idea] = {
 }
 """A `steps` under 1 is a share of the benchmark's."""
 
-COUNTED = 12_000
+COUNTED = 8_000
 """Training vectors that symbols are counted on, and held-out ones that are measured: refined codes are slow to make."""
 
 
