@@ -85,6 +85,8 @@ IDEAS: dict[str, Idea] = {
 }
 """A `steps` under 1 is a share of the benchmark's."""
 
+TOKENS = 100_000
+"""Training vectors. Each of a run's codes is counted on all of them at its end."""
 COUNTED = 8_000
 """Training vectors that symbols are counted on, and held-out ones that are measured: refined codes are slow to make."""
 
@@ -158,7 +160,7 @@ def main() -> None:
         if not left:
             continue
         x, held_out = (
-            bae_lens.harvest(model, bae_lens.tokenize(model.tokenizer, part, 256), hook, max_tokens=400_000).vectors
+            bae_lens.harvest(model, bae_lens.tokenize(model.tokenizer, part, 256), hook, max_tokens=TOKENS).vectors
             for part in split
         )
         held_out = held_out[:COUNTED]
