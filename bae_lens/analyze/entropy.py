@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
+from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.analyze.block_counts import (
     BlockCounts,
     count_blocks,
@@ -24,9 +25,16 @@ from bae_lens.analyze.block_counts import (
 from bae_lens.analyze.bootstrap import Interval, block_of_each, interval, resampled_weights
 from bae_lens.analyze.counts import BitCounts
 from bae_lens.analyze.duplicates import merged_duplicates
-from bae_lens.analyze.statistics import all_bits, code_batches, count_code, total_variation
+from bae_lens.analyze.statistics import (
+    Vectors,
+    all_bits,
+    code_batches,
+    count_code,
+    mean_vector,
+    total_variation,
+    vector_batches,
+)
 from bae_lens.analyze.tree import BitTree, fit_tree, independent_bits
-from bae_lens.checks import check_activations
 
 COVERAGE = 0.99
 """The joint entropy is counted where at least this share of the vectors has a code that occurs in another block as well."""
@@ -107,8 +115,8 @@ class _Squares(NamedTuple):
 
 def entropy_estimates(
     sae: SAE[Any],
-    train: Float[Tensor, "token d_in"],
-    held_out: Float[Tensor, "held_out_token d_in"],
+    train: Vectors,
+    held_out: Vectors,
     *,
     documents: Int[Tensor, " documents"] | None = None,
     confidence: float = 0.95,
@@ -120,10 +128,10 @@ def entropy_estimates(
     """Entropy of a BAE's code in bits a token, estimated in six ways; of another SAE, of which of its features fire.
 
     Args:
-        train: Vectors to learn probabilities, the tree and duplicates on.
-        held_out: Vectors to measure on.
-        documents: The document of each held-out vector: intervals are resampled by document. Without them vectors are taken to
-            be independent, but for neighbours.
+        train: Vectors ``(token, d_in)``, or a dataset, to learn probabilities, the tree and duplicates on.
+        held_out: Vectors ``(held_out_token, d_in)``, or a dataset, to measure on.
+        documents: The document of each held-out vector: intervals are resampled by document. A dataset knows them by itself
+            where it was harvested. Without them vectors are taken to be independent, but for neighbours.
         confidence: Of the intervals.
         resamples: Of the bootstrap.
         tolerance: Share of the training vectors on which two bits may disagree and still be duplicates.
@@ -137,9 +145,9 @@ def entropy_estimates(
         raise ValueError(f"the confidence must lie between 0 and 1, got {confidence}")
     if resamples < FEWEST_RESAMPLES:
         raise ValueError(f"at least {FEWEST_RESAMPLES} resamples are needed, got {resamples}")
-    check_activations(held_out, sae.cfg.d_in, "held-out vectors")
+    next(vector_batches(held_out, batch_size, sae.cfg.d_in, "held-out vectors"))  # looked at before the longer work
     total_variation(held_out)  # says so where there is none
-    block = block_of_each(len(held_out), documents)
+    block = block_of_each(len(held_out), _documents(held_out) if documents is None else documents)
     counts = count_code(sae, train, most_codes=0, batch_size=batch_size)
     trees = learn_trees(counts, tolerance)
     blocks = int(block.max()) + 1
@@ -149,6 +157,16 @@ def entropy_estimates(
     found = count_blocks(batches, block, list(trees))
     fvu = _fvu(squares, found.tokens, weights, confidence)
     return _estimates(counts, trees, found, weights, confidence, fvu)
+
+
+def _documents(vectors: Vectors) -> Tensor | None:
+    """The document of each vector, where a dataset knows it."""
+    if not isinstance(vectors, ActivationDataset):
+        return None
+    try:
+        return vectors.documents
+    except ValueError:  # it was not harvested from text
+        return None
 
 
 def learn_trees(counts: BitCounts, tolerance: float = 0.0) -> Trees:
@@ -200,9 +218,9 @@ def _too_many(codes: int, tokens: int, covered: float) -> str:
     )
 
 
-def _measured(sae: SAE[Any], held_out: Tensor, block: Tensor, squares: _Squares, batch_size: int) -> Iterator[Tensor]:
+def _measured(sae: SAE[Any], held_out: Vectors, block: Tensor, squares: _Squares, batch_size: int) -> Iterator[Tensor]:
     """Codes batch by batch, whose squared errors are added up on the way."""
-    mean = held_out.double().mean(0)
+    mean = mean_vector(held_out)
     begin = 0
     for batch in code_batches(sae, held_out, batch_size):
         mine = block[begin : begin + len(batch.x)]

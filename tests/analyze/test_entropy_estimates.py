@@ -8,13 +8,14 @@ import pytest
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
-from bae_lens import BAE, BAEConfig, entropy_estimates
+from bae_lens import BAE, ActivationDataset, BAEConfig, entropy_estimates
+from bae_lens.activations.harvest_disk import harvest_to_disk
 from bae_lens.analyze.block_counts import count_blocks, joint_entropy, tree_entropy, tree_length
 from bae_lens.analyze.bootstrap import block_of_each, interval, resampled_weights
 from bae_lens.analyze.counts import BitCounter
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.entropy import learn_trees
-from bae_lens.analyze.statistics import code_statistics
+from bae_lens.analyze.statistics import code_statistics, count_code
 from bae_lens.analyze.tree import tree_bits
 
 
@@ -145,6 +146,27 @@ def test_one_seed_gives_one_result_whatever_the_batches(make_bae, vectors):
         name: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value for name, value in once.items()
     } == again
     assert entropy_estimates(bae, train, held_out, seed=1).tree.low != once["tree_low"]
+
+
+@pytest.fixture
+def dataset(model, tmp_path):
+    """Vectors of six documents on disk."""
+    documents = [f"Return item {number} of the list, or raise an error if it is not there. " * 3 for number in range(6)]
+    harvest_to_disk(model, documents, hooks=["blocks.1.hook_resid_pre"], out=tmp_path / "acts", progress=False)
+    return ActivationDataset(tmp_path / "acts")
+
+
+def test_a_dataset_on_disk_is_measured_as_its_vectors_in_memory_and_by_document(make_bae, dataset):
+    bae, (train, held_out) = make_bae(), dataset.split(held_out=0.5)
+    found = entropy_estimates(bae, train, held_out, batch_size=10).numbers()
+    assert found["blocks"] == 3
+    in_memory = entropy_estimates(bae, train.tensor(), held_out.tensor(), documents=held_out.documents).numbers()
+    assert {
+        name: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value for name, value in found.items()
+    } == in_memory
+    counts = count_code(bae, held_out, positions=held_out.positions, batch_size=7)
+    assert torch.equal(counts.ones, bae.bits(held_out.tensor()).long().sum(0))
+    assert code_statistics(bae, held_out).fvu == pytest.approx(found["fvu"])
 
 
 class Source:
