@@ -119,7 +119,8 @@ def test_wrong_input_to_train_is_said_in_a_line(acts, options, message, capsys, 
         (["--model", str(demo_model_dir())], "give --text with --model"),
     ],
 )
-def test_wrong_input_to_harvest_is_said_in_a_line(options, message, capsys, tmp_path):
+def test_wrong_input_to_harvest_is_said_in_a_line(options, message, text, capsys, tmp_path):
+    options = options if "--model" in options else ["--text", text, *options]
     assert main(["harvest", *options, "--out", str(tmp_path / "acts")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "acts").exists()
