@@ -128,7 +128,9 @@ def _lots(data: Rows, plan: Plan, seed: int, workers: int, start: int) -> Iterat
             orders.append((within, start))
         start = max(0, start - size)
     loads = (_load_of(data, plan, lot) for lot in chosen)
-    for vectors, (within, skip) in zip(_ahead(loads, workers, min(workers, 1)), orders, strict=True):
+    rest = iter(orders)
+    for vectors in _ahead(loads, workers, min(workers, 1)):  # a zip would hold on to what it gave last
+        within, skip = next(rest)
         yield Lot(vectors, torch.randperm(len(vectors), generator=torch.Generator().manual_seed(within))[skip:])
         del vectors
 

@@ -32,7 +32,7 @@ class HuggingFaceReader:
     kind = "Hugging Face"
 
     def __init__(self, model: Any):
-        self.base = getattr(model, "base_model", None)
+        self.base: Any = getattr(model, "base_model", None)
         layers = getattr(self.base, "layers", None)
         if not isinstance(layers, nn.ModuleList):
             raise TypeError(

@@ -18,25 +18,23 @@ def prefetch(batches: Iterable[Tensor], device: str | torch.device, ahead: int =
         yield from batches
         return
     stream = torch.cuda.Stream(device)
-    waiting: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
+    waiting: deque[tuple[Tensor, torch.cuda.Event]] = deque()
     for batch in batches:
-        pinned = batch.pin_memory()
         with torch.cuda.stream(stream):
-            moved = pinned.to(device, non_blocking=True)
+            moved = batch.pin_memory().to(device, non_blocking=True)  # PyTorch keeps pinned memory until it has been copied
             done = torch.cuda.Event()
             done.record(stream)
-        waiting.append((moved, pinned, done))
+        waiting.append((moved, done))
         if len(waiting) > ahead:
             yield _arrived(waiting.popleft(), device)
     while waiting:
         yield _arrived(waiting.popleft(), device)
 
 
-def _arrived(item: tuple[Tensor, Tensor, torch.cuda.Event], device: torch.device) -> Tensor:
+def _arrived(item: tuple[Tensor, torch.cuda.Event], device: torch.device) -> Tensor:
     """What the device's current stream waits for; its memory is kept until that stream has used it."""
-    moved, _, done = item
+    moved, done = item
     current = torch.cuda.current_stream(device)
     current.wait_event(done)
     moved.record_stream(current)
-    done.synchronize()  # before the pinned copy may be used again
     return moved

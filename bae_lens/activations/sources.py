@@ -66,13 +66,12 @@ def text_source(
         return TextSource(str(path), lambda: iterate_documents(path, column), digest, size=path.stat().st_size)
     if not path.is_dir() and (str(text).startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl")):
         raise FileNotFoundError(f"there is no text file {path}: give one, the directory of a dataset, or a dataset's name")
-    dataset = _open_dataset(path if path.is_dir() else str(text), split, config)
+    dataset, version = _open_dataset(path if path.is_dir() else str(text), split, config)
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if column not in columns:
         raise ValueError(f"the dataset {text} has no column {column!r}; it has {', '.join(columns)}")
+    found = {"dataset": str(text), "config": config, "split": split, "column": column, "version": version}
     known = getattr(dataset, "num_rows", None)
-    found = {"dataset": str(text), "config": config, "split": split, "column": column}
-    found["version"] = str(getattr(dataset, "_fingerprint", None) or getattr(dataset.info, "download_checksums", None) or "")
     return TextSource(str(text), lambda: _rows(dataset, column), json.dumps(found), documents=known)
 
 
@@ -101,18 +100,20 @@ def numbered_documents(
     yield from held
 
 
-def _open_dataset(text: str | Path, split: str, config: str | None) -> Any:
+def _open_dataset(text: str | Path, split: str, config: str | None) -> tuple[Any, str]:
+    """A dataset, and what tells this version of it from others."""
     import datasets
 
     try:
         if isinstance(text, Path) and any((text / name).is_file() for name in ("state.json", "dataset_dict.json")):
             found = datasets.load_from_disk(str(text))
-            if not isinstance(found, datasets.DatasetDict):
-                return found
-            if split not in found:
-                raise ValueError(f"it has no split {split!r}; it has {', '.join(found)}")
-            return found[split]
-        return datasets.load_dataset(str(text), config, split=split, streaming=True)
+            if isinstance(found, datasets.DatasetDict):
+                if split not in found:
+                    raise ValueError(f"it has no split {split!r}; it has {', '.join(map(str, found))}")
+                found = found[split]
+            return found, found._fingerprint
+        builder = datasets.load_dataset_builder(str(text), config)
+        return builder.as_streaming_dataset(split=split), str(builder.hash)
     except Exception as error:  # datasets, fsspec and the hub raise many kinds
         raise ValueError(f"the dataset {text} cannot be opened: {error}") from error
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bae_lens.activations.harvest_options import HarvestOptions
+from bae_lens.activations.harvest_options import HarvestOptions, model_name
 from bae_lens.activations.readers import expand_hooks, hook_widths, reader_of
 from bae_lens.activations.sequences import pools
 from bae_lens.activations.sources import Numbered, TextSource, numbered_documents, text_source
@@ -58,7 +58,10 @@ class ModelActivations:
             raise ValueError(f'side must be "train" or "held_out", got {side!r}')
         chosen = HarvestOptions(**options)
         self.reader = reader_of(model)
-        (self.hook_name,) = expand_hooks([hook], self.reader.hook_names())
+        names = expand_hooks([hook], self.reader.hook_names())
+        if len(names) > 1:
+            raise ValueError(f"one hook point is trained on at a time, {hook!r} names {len(names)}")
+        self.hook_name = names[0]
         self.d_in = hook_widths(self.reader, [self.hook_name])[self.hook_name]
         self.layout = chosen.layout_for(self.reader.context, self.reader.device)
         self.source, self.tokens = text_source(text), chosen.tokens
@@ -66,7 +69,7 @@ class ModelActivations:
         self.held_out, self.side, self.seed = held_out, side, seed
         self.mixed = max(2, mixed_bytes // (4 * self.d_in))
         self.metadata = {
-            "model_name": chosen.model_name or getattr(getattr(model, "cfg", model), "model_name", None) or "",
+            "model_name": chosen.model_name or model_name(model),
             "hook_name": self.hook_name,
             "context_size": self.layout.context_size,
             "prepend_bos": self.layout.prepend_bos,

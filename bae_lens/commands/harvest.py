@@ -1,6 +1,7 @@
 """`bae-lens harvest`: activations of a model to disk."""
 
 import argparse
+import os
 from pathlib import Path
 
 from bae_lens.commands.parser import Commands, add_command
@@ -51,9 +52,9 @@ def _run(args: argparse.Namespace) -> int:
     from bae_lens.demo import demo_model_dir
 
     check_known("dtype", args.model_dtype, DTYPES)
-    text = text_of(args)
+    positions, text = _positions(args.positions), text_of(args)
     name = args.model or str(demo_model_dir())
-    model = load_for_harvest(name, args.hooks, via=args.via, device=args.device, dtype=DTYPES[args.model_dtype])
+    model = load_for_harvest(name, args.hooks, via=args.via, device=own_device(args.device), dtype=DTYPES[args.model_dtype])
     result = harvest_to_disk(
         model,
         text,
@@ -61,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         out=args.out,
         say=print,
         model_name=name,
-        positions=_positions(args.positions),
+        positions=positions,
         tokens=args.tokens,
         context_size=args.context_size,
         layout=args.layout,
@@ -76,6 +77,12 @@ def _run(args: argparse.Namespace) -> int:
     if result.finished:
         print(f"Next: bae-lens train --activations {args.out} --hook {result.hooks[len(result.hooks) // 2]} --out runs/bae")
     return 0
+
+
+def own_device(device: str) -> str:
+    """Under torchrun, each process's own GPU."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if device == "cuda" and local is not None else device
 
 
 def _positions(text: str) -> str | list[int]:
