@@ -3,10 +3,15 @@
 from sae_lens import register_sae_class, register_sae_training_class
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
-from bae_lens.activations.dataset import ActivationDataset, save_activations
+from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.harvest import Activations, harvest
+from bae_lens.activations.harvest_disk import harvest_to_disk
+from bae_lens.activations.hugging_face import load_for_harvest
 from bae_lens.activations.models import load_model
+from bae_lens.activations.saving import save_activations
+from bae_lens.activations.stream import ModelActivations
 from bae_lens.activations.text import read_documents, split_documents, tokenize
+from bae_lens.analyze.entropy import entropy_estimates
 from bae_lens.intervene.attach import attach
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
@@ -34,6 +39,7 @@ __all__ = [
     "ActivationDataset",
     "Activations",
     "BAEConfig",
+    "ModelActivations",
     "Recipe",
     "Schedule",
     "Surrogate",
@@ -43,9 +49,12 @@ __all__ = [
     "__version__",
     "attach",
     "distill_encoder",
+    "entropy_estimates",
     "harvest",
+    "harvest_to_disk",
     "inspect",
     "load",
+    "load_for_harvest",
     "load_model",
     "load_sae",
     "read_documents",
