@@ -5,7 +5,7 @@
 
 Every run is held out. Ideas end at different FVU and different bits, so each is also given as bits at its baseline's FVU, along
 the slope of that baseline's own curve (log bits against FVU, from a second run of it at another weight). A run is a file under
---out, and is not repeated; --markdown prints the table of docs/codes_benchmark.md.
+--out, and is not repeated; --markdown prints the table of docs/ablations.md.
 """
 
 import argparse
@@ -118,7 +118,9 @@ def key(run: str, hook: str, seed: int) -> str:
 
 def rows_of(cells: CellDirectory, ideas: list[str], hooks: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     table = []
-    for run, of, _, _ in runs(ideas):
+    for run, of, _, is_second in runs(ideas):
+        if is_second:
+            continue
         row: dict[str, Any] = {"idea": run}
         for hook in hooks:
             found = [cells.read(key(run, hook, seed)) for seed in seeds]
@@ -134,8 +136,9 @@ def rows_of(cells: CellDirectory, ideas: list[str], hooks: list[str], seeds: lis
             whole = [cell for cell in found if cell is not None]
             mean = {name: statistics.mean(cell[name] for cell in whole) for name in ("fvu", "bits", "dead", "dense")}
             layer = hook.removeprefix("blocks.").replace(".hook_resid_", " ")
-            row[layer] = f"{mean['fvu']:.3f} at {mean['bits']:.1f}"
-            row[f"{layer}: bits at equal FVU"] = f"{statistics.mean(change):+.0f} % ({min(change):+.0f} to {max(change):+.0f})"
+            row[f"{layer}: FVU, bits"] = f"{mean['fvu']:.3f} at {mean['bits']:.1f}"
+            spread = f"{statistics.mean(change):+.0f} % ({min(change):+.0f} to {max(change):+.0f})"
+            row["at equal FVU" + " " * list(hooks).index(hook)] = "baseline" if run == of else spread
             row[f"{layer}: dead, dense"] = f"{mean['dead']:.0f}, {mean['dense']:.0f}"
         table.append(row)
     return table
