@@ -4,20 +4,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, export, synthetic
+from bae_lens.commands import bench_codes, demo, entropy, export, icl, rate_distortion, synthetic, two_tokens
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
 
   bae-lens demo                                   train, splice, look, steer and compare on the embedded tiny Llama
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
+  bae-lens entropy --activations DIR              entropy of hidden states by layer and position of the token (Fig. 3)
+  bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
+  bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
+  bae-lens rate-distortion --activations DIR      bits a token against FVU at a hook point, beside PCA and the Gaussian bound
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, synthetic, bench_codes, export)
+COMMANDS = (demo, entropy, icl, two_tokens, rate_distortion, synthetic, bench_codes, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
