@@ -13,8 +13,8 @@ def add(commands: Commands) -> None:
         commands,
         "entropy",
         help="entropy by layer and position of the token: a BAE a cell, a table, Fig. 3",
-        description="Trains a BAE on each hook point and position of a harvest (section 4.2, A.2), and beside these one on each "
-        "hook point, measured at every position. The same command again goes on with the cells that lack.",
+        description="Trains a BAE on each hook point and position of a harvest (section 4.2, A.2), and one on each "
+        "hook point beside these, measured at every position. The same command again goes on with the cells that lack.",
         example="bae-lens entropy --activations acts/ --by layer,position --out runs/entropy",
     )
     parser.add_argument("--activations", type=Path, required=True, help="directory that `bae-lens harvest` wrote")

@@ -26,7 +26,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--format", help="label_first, tsv or jsonl, where the file's name does not say it")
     parser.add_argument("--shots", type=whole_numbers, default=[0, 1, 2, 4, 8], help="demonstrations a prompt (0,1,2,4,8)")
     parser.add_argument("--out", type=Path, default=Path("runs/icl"), help="directory for what is made (%(default)s)")
-    parser.add_argument("--hooks", type=names, help="hook points or patterns between commas (default: the stream at each layer)")
+    parser.add_argument(
+        "--hooks", type=names, help="hook points or patterns between commas (default: the stream at each layer)"
+    )
     parser.add_argument("--prompts", type=int, help="prompts of each number of demonstrations (default: each query once)")
     parser.add_argument("--scored", type=int, help="prompts that accuracy is measured on (default: all)")
     parser.add_argument("--held-out", type=float, default=0.2, help="share of the queries to hold out (%(default)s)")

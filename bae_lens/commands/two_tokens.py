@@ -13,8 +13,8 @@ def add(commands: Commands) -> None:
         commands,
         "two-tokens",
         help="hidden states of random sequences of two tokens, which carry r bits at most (appendix B, Fig. 11)",
-        description="Trains BAEs on the last token of random sequences of r tokens, each one of two. The same command again goes "
-        "on with the cells that lack.",
+        description="Trains BAEs on the last token of random sequences of r tokens, each one of two. The same command again "
+        "goes on with the cells that lack.",
         example="bae-lens two-tokens --model meta-llama/Llama-3.2-1B --hook blocks.12.hook_resid_pre --expansions 1,2,4,8,16",
     )
     parser.add_argument("--model", required=True, help="model directory or name")

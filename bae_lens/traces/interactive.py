@@ -60,7 +60,10 @@ def _trace(line: Line, color: str, marker: str, chart: Chart) -> Any:
 
 def _about(point: Point) -> str:
     said = {} if point.fvu is None else {"FVU": point.fvu}
-    lines = [f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}" for name, value in (said | point.about).items()]
+    lines = [
+        f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}"
+        for name, value in (said | point.about).items()
+    ]
     return "<br>".join(map(html.escape, lines))
 
 

@@ -102,10 +102,13 @@ def _run(job: Job) -> dict[str, Any] | Failure:
 
 
 def _check_finite(found: Any, where: str = "") -> None:
-    """Raises FloatingPointError where a number in nested dictionaries is NaN or infinite."""
+    """Raises FloatingPointError where a number in nested dictionaries and lists is NaN or infinite."""
     if isinstance(found, dict):
         for name, value in found.items():
             _check_finite(value, f"{where}.{name}" if where else str(name))
+    elif isinstance(found, list):
+        for number, value in enumerate(found):
+            _check_finite(value, f"{where}[{number}]")
     elif isinstance(found, float) and not math.isfinite(found):
         raise FloatingPointError(f"{where} is {found}")
 

@@ -1,4 +1,4 @@
-"""The hidden states of the last token of sequences, at several hook points in one pass, on disk in the order of the sequences."""
+"""The hidden states of the last token of sequences, at several hook points in one pass, kept on disk in their order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +63,9 @@ def last_token(
         mask = (torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)).long().to(device)
         missing = set(points.values())
 
-        def keep(activation: Tensor, hook: HookPoint, rows: Tensor = rows, lengths: Tensor = lengths, missing: set = missing) -> None:
+        def keep(
+            activation: Tensor, hook: HookPoint, rows: Tensor = rows, lengths: Tensor = lengths, missing: set = missing
+        ) -> None:
             name = points[str(hook.name)]
             last = activation[torch.arange(len(rows)), lengths - 1].detach()
             found[name][rows] = last.flatten(1).float().cpu()

@@ -17,11 +17,15 @@ from bae_lens.traces.sources import DocumentSource, PromptSource, Vectors
 from bae_lens.training.config import Recipe
 from bae_lens.training.trainer import train
 
+
+FIGURES = ("vectors", "fvu", "entropy", "fvu_held_out", "bits_held_out", "l0", "live", "dead", "dense")
+"""Of one code on one set of vectors."""
+
+
 def position_cell(source: DocumentSource, position: int, recipe: Recipe, keep: str | None) -> dict[str, Any]:
     """A BAE of one hook point and position, as in A.2."""
-    vectors = source.at(position)
-    bae = trained(vectors.train, recipe, source.hook, keep)
-    return _cell(Row({"hook": source.hook, "position": position, "bae": "of the cell"}, measure(bae, vectors)))
+    place = {"hook": source.hook, "position": position, "bae": "of the cell"}
+    return _cell(Row(place, train_and_measure(source.at(position), recipe, source.hook, keep)))
 
 
 def layer_cell(source: DocumentSource, recipe: Recipe, keep: str | None) -> dict[str, Any]:
@@ -37,29 +41,32 @@ def layer_cell(source: DocumentSource, recipe: Recipe, keep: str | None) -> dict
 
 def prompt_cell(source: PromptSource, place: dict[str, Any], recipe: Recipe, keep: str | None) -> dict[str, Any]:
     """A BAE of vectors that were saved in the order of their prompts; `place` says where they are from."""
-    vectors = source.read()
-    return _cell(Row(place, measure(trained(vectors.train, recipe, place["hook"], keep), vectors)))
+    return _cell(Row(place, train_and_measure(source.read(), recipe, place["hook"], keep)))
 
 
 def _cell(*rows: Row) -> dict[str, Any]:
     return {"rows": [row._asdict() for row in rows]}
 
 
+def train_and_measure(vectors: Vectors, recipe: Recipe, hook: str, keep: str | None) -> Figures:
+    """The figures of a BAE of its own. Vectors that are all equal carry 0 bits, and nothing is trained on them."""
+    first = vectors.train[:1]
+    if all(bool((side == first).all()) for side in vectors):
+        return {name: 0.0 for name in FIGURES} | {"vectors": float(sum(map(len, vectors)))}
+    return measure(trained(vectors.train, recipe, hook, keep), vectors)
+
+
 def measure(sae: SAE[Any], vectors: Vectors) -> Figures:
-    """The figures of a code: fvu, entropy and counts over all vectors, as in A.2; the others held out."""
+    """The figures of a code: fvu, entropy and counts over all vectors, as in A.2; the others held out.
+
+    Raises:
+        ValueError: If the vectors of a side are all equal.
+    """
     everything = code_statistics(sae, torch.cat(vectors))
     length = code_length(sae, vectors.train, vectors.held_out)
-    return {
-        "vectors": everything.tokens,
-        "fvu": everything.fvu,
-        "entropy": everything.entropy,
-        "fvu_held_out": length.fvu,
-        "bits_held_out": length.bits,
-        "l0": everything.l0,
-        "live": everything.live,
-        "dead": everything.dead,
-        "dense": everything.dense,
-    }
+    found = everything.numbers()
+    found |= {"vectors": found.pop("tokens"), "fvu_held_out": length.fvu, "bits_held_out": length.bits}
+    return {name: float(found[name]) for name in FIGURES}
 
 
 def trained(vectors: torch.Tensor | ActivationDataset, recipe: Recipe, hook: str | None, keep: str | None) -> BAE:

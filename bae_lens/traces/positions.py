@@ -103,9 +103,7 @@ def _source(options: PositionOptions, hook: str) -> DocumentSource:
             f"{kept} documents of {options.activations} reach position {max(positions)}, a share of {options.held_out:g} of "
             f"them is held out, and fewer than a batch of {batch} are left: leave the last positions out, or harvest more text"
         )
-    source = DocumentSource(
-        str(options.activations), hook, tuple(positions), options.documents, options.held_out, options.seed
-    )
+    source = DocumentSource(str(options.activations), hook, tuple(positions), options.documents, options.held_out, options.seed)
     source.split()  # says which position is not there
     return source
 

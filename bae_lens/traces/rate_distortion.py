@@ -1,4 +1,4 @@
-"""Rate against distortion at one hook point: held-out bits a token of BAEs over a list of weights, PCA and the Gaussian bound."""
+"""Rate against distortion at one hook point: held-out bits a token of BAEs over a list of weights, of PCA, of a Gaussian."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +119,8 @@ def pca_cell(source: RateSource, steps: Sequence[float]) -> dict[str, Any]:
     axes = principal_axes(vectors.train)
     lengths = {step: pca_length(axes, *vectors, step) for step in steps}
     rows = [
-        Row({"code": PCA, "weight": step}, {"fvu": length.fvu, "bits_held_out": length.bits}) for step, length in lengths.items()
+        Row({"code": PCA, "weight": step}, {"fvu": length.fvu, "bits_held_out": length.bits})
+        for step, length in lengths.items()
     ]
     return {"rows": [row._asdict() for row in rows]}
 

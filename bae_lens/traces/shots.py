@@ -1,4 +1,4 @@
-"""Layer by shots (section 4.3, A.3, Figs. 4 and 7): the entropy of the last token of in-context-learning prompts, and accuracy."""
+"""Layer by shots (section 4.3, A.3, Figs. 4 and 7): the entropy of the last token of in-context prompts, and accuracy."""
 
 import hashlib
 import json
@@ -110,7 +110,7 @@ def run_shots(options: ShotOptions, say: Say = print) -> ShotTrace:
     for shots, prompts in drawn.items():
         if _trained_on(options, task, prompts) < recipe.trainer.batch_size:
             raise ValueError(
-                f"{len(prompts.texts)} prompts of {shots} demonstrations, of which a share of {options.held_out:g} is held out, "
+                f"{len(prompts.texts)} prompts of {shots} demonstrations, a share of {options.held_out:g} of them held out, "
                 f"leave fewer than a batch of {recipe.trainer.batch_size}: give more queries, or more --prompts"
             )
     directory = CellDirectory.open(options.out, "trace by shots", _shared(options, task, model))
@@ -190,9 +190,7 @@ def wilson(hits: int, of: int, z: float = 1.959964) -> tuple[float, float]:
 def _draw(options: ShotOptions, task: Task, model: Any, shots: int) -> Prompts:
     """Prompts of one number of shots; held-out queries come last, and demonstrations at few shots are among those at more."""
     generator = torch.Generator().manual_seed(options.seed)
-    drawn = draw_prompts(
-        task, shots, generator, tokenizer=model.tokenizer, context=model.cfg.n_ctx, count=options.prompts
-    )
+    drawn = draw_prompts(task, shots, generator, tokenizer=model.tokenizer, context=model.cfg.n_ctx, count=options.prompts)
     is_out = _held_out(options, task)
     order = sorted(range(len(drawn.texts)), key=lambda number: bool(is_out[drawn.query[number]]))
     return Prompts([drawn.texts[i] for i in order], [drawn.query[i] for i in order], drawn.too_long)
