@@ -4,13 +4,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, entropy, export, icl, rate_distortion, synthetic, two_tokens
+from bae_lens.commands import (
+    bench_codes,
+    demo,
+    entropy,
+    export,
+    harvest,
+    icl,
+    rate_distortion,
+    synthetic,
+    train,
+    two_tokens,
+)
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
 
   bae-lens demo                                   train, splice, look, steer and compare on the embedded tiny Llama
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
+  bae-lens harvest --hooks PATTERN --out acts/    a model's activations to disk, of any number of hook points
+  bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
   bae-lens entropy --activations DIR              entropy of hidden states by layer and position of the token (Fig. 3)
   bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
   bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
@@ -21,7 +34,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, entropy, icl, two_tokens, rate_distortion, synthetic, bench_codes, export)
+COMMANDS = (demo, harvest, train, entropy, icl, two_tokens, rate_distortion, synthetic, bench_codes, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

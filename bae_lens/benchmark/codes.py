@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 
 from bae_lens.activations.harvest import harvest
-from bae_lens.activations.identity import weights_hash
 from bae_lens.activations.models import find_hook_point, hook_shape, load_model
 from bae_lens.activations.text import Split, Windows, tokenize
 from bae_lens.analyze.fidelity import ablation_baseline
@@ -135,11 +134,21 @@ def _shared(options: CodesOptions, model: Any, split: Split) -> dict[str, Any]:
     """The settings that all rows of a directory share; its lists may grow."""
     text = hashlib.sha256("\0".join([*split.train, "", *split.held_out]).encode()).hexdigest()[:16]
     return {
-        "model": f"{Path(options.model).name if options.model else 'embedded'}, weights {weights_hash(model)}",
+        "model": f"{Path(options.model).name if options.model else 'embedded'}, weights {_weights_hash(model)}",
         "text": f"{options.text.name if options.text else 'embedded'}, content {text}",
         "tokens": options.tokens,
         "steps": options.steps,
     }
+
+
+def _weights_hash(model: Any) -> str:
+    """What tells a model from others: a hash of some values of every parameter, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().flatten()
+        chosen = values[torch.linspace(0, len(values) - 1, min(256, len(values))).long()]
+        found.update(name.encode() + chosen.double().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _width(model: Any, hook: str) -> int:

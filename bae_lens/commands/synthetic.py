@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from bae_lens.commands.parser import Commands, add_command
-from bae_lens.commands.trainings import field_value
+from bae_lens.commands.parser import Commands, add_command, field_value
 
 
 def add(commands: Commands) -> None:

@@ -1,9 +1,10 @@
 """The options that all commands have which train many BAEs with one recipe."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from bae_lens.commands.parser import field_value
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +28,6 @@ def training_options(args: argparse.Namespace, *others: str) -> dict[str, Any]:
     left_out = ("run", "traceback", "set", *others)
     given = {name: value for name, value in vars(args).items() if name not in left_out}
     return {**given, "changes": dict(map(field_value, args.set))}
-
-
-def field_value(text: str) -> tuple[str, Any]:
-    """FIELD=VALUE; the value as JSON where it is that, else as text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set takes FIELD=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def whole_numbers(text: str) -> list[int]:
