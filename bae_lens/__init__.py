@@ -8,6 +8,7 @@ from bae_lens.activations.harvest import Activations, harvest
 from bae_lens.activations.models import load_model
 from bae_lens.activations.saving import save_activations
 from bae_lens.activations.text import read_documents, split_documents, tokenize
+from bae_lens.analyze.entropy import entropy_estimates
 from bae_lens.intervene.attach import attach
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "attach",
     "distill_encoder",
+    "entropy_estimates",
     "harvest",
     "inspect",
     "load",
