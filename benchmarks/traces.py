@@ -9,19 +9,28 @@ stage is made once: the same command again goes on where it was.
 
 import argparse
 import json
-import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tabulate import tabulate
 
+from bae_lens.activations.harvest_disk import harvest_to_disk
+from bae_lens.activations.hugging_face import load_for_harvest
 from bae_lens.cells import CellDirectory
+from bae_lens.files import write_json
 from bae_lens.traces.jobs import Job, run_jobs
+from bae_lens.traces.positions import PositionOptions, positions_chart, run_positions
+from bae_lens.traces.report import write_report
+from bae_lens.traces.rows import markdown_table
+from bae_lens.traces.shots import ShotOptions, accuracy_chart, accuracy_table, entropy_chart, run_shots
 
 POSITIONS = [1, 2, 4, 8, 16, 32, 64, 128]
 SHOTS = [0, 1, 2, 4]
+CELLS = {"1-sample": "samples", "3-positions": "entropy", "4-shots": "icl"}
+"""Where the cells of each stage are, of those that have any."""
 BATCH = 512
 """Sequences that are sampled together."""
 TEMPERATURE, TOP_P, MOST = 0.9, 0.95, 256
@@ -54,6 +63,23 @@ def nucleus(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     return torch.full_like(scores, -torch.inf).scatter(1, index, torch.where(kept, top.log(), -torch.inf))
 
 
+class TokenIds:
+    """A tokenizer for texts that are written as numbers: what is harvested are the very tokens that were sampled."""
+
+    bos_token_id = 1
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[int(token) for token in text.split()] for text in texts]}
+
+
+class Stage(NamedTuple):
+    """What a stage took; of one that was taken up again, all of its parts."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of this process and of those that it started."""
+
+
 def sampled(args: argparse.Namespace) -> torch.Tensor:
     """All sequences; those that lack are sampled."""
     settings = {"model": Path(args.model).name, "tokens": max(POSITIONS), "batch": BATCH}
@@ -62,3 +88,101 @@ def sampled(args: argparse.Namespace) -> torch.Tensor:
     jobs = [Job(name, sample, (args.model, seed, max(POSITIONS)), {}) for seed, name in enumerate(names)]
     run_jobs(directory, jobs, processes=args.processes)
     return torch.cat([torch.tensor((directory.read(name) or {})["tokens"]) for name in names])
+
+
+def harvested(args: argparse.Namespace, hooks: list[str]) -> None:
+    """The chosen positions of all sequences on disk."""
+    texts = [" ".join(map(str, row[1:])) for row in sampled(args).tolist()]
+    model = load_for_harvest(args.model, hooks)
+    tokenizer = TokenIds()
+    tokenizer.bos_token_id = model.config.bos_token_id
+    harvest_to_disk(model, texts, hooks=hooks, out=args.out / "activations", tokenizer=tokenizer, positions=POSITIONS)
+
+
+def positions(args: argparse.Namespace) -> str:
+    """Layer by position."""
+    options = PositionOptions(
+        activations=args.out / "activations", out=args.out / "entropy", steps=args.steps, processes=args.processes
+    )
+    rows, failures = run_positions(options)
+    write_report(options.out, rows, [positions_chart(rows)], failures=failures)
+    return markdown_table(rows)
+
+
+def shots(args: argparse.Namespace) -> str:
+    """Layer by shots."""
+    options = ShotOptions(
+        model=args.model,
+        task=args.task,
+        demonstrations=args.demonstrations,
+        labels={"0": "negative", "1": "positive"},
+        shots=SHOTS,
+        out=args.out / "icl",
+        steps=args.steps,
+        scored=args.scored,
+        processes=args.processes,
+    )
+    rows, accuracies, failures = run_shots(options)
+    others = {"accuracy": [found._asdict() for found in accuracies]}
+    write_report(options.out, rows, [accuracy_chart(accuracies), entropy_chart(rows)], failures=failures, others=others)
+    return f"{accuracy_table(accuracies)}\n\n{markdown_table(rows)}"
+
+
+def timed(args: argparse.Namespace, name: str, work: Callable[[], Any]) -> Any:
+    """Does a stage and adds what it took to what it has taken before."""
+    path = args.out / "stages" / f"{name}.json"
+    before = Stage(**json.loads(path.read_text())) if path.is_file() else Stage(0, 0)
+    started, cpu = time.perf_counter(), time.process_time()
+    found = work()
+    taken = Stage(before.seconds + time.perf_counter() - started, before.cpu_seconds + time.process_time() - cpu)
+    write_json(path, taken._asdict())
+    return found
+
+
+def stages_of(args: argparse.Namespace) -> dict[str, Stage]:
+    """What every stage took, with the CPU seconds of its cells where these ran in processes of their own."""
+    found = {}
+    for path in sorted((args.out / "stages").glob("*.json")):
+        stage = Stage(**json.loads(path.read_text()))
+        cells = (args.out / CELLS.get(path.stem, "none") / "cells").rglob("*.json") if args.processes != 1 else ()
+        of_cells = sum(json.loads(cell.read_text()).get("cpu_seconds", 0) for cell in cells)
+        found[path.stem] = stage._replace(cpu_seconds=stage.cpu_seconds + of_cells)
+    return found | {"all": Stage(*(sum(stage[i] for stage in found.values()) for i in range(2)))}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="directory of a small Llama")
+    parser.add_argument("--task", type=Path, help="SST-2's training file; without it there is no trace by shots")
+    parser.add_argument("--demonstrations", type=Path, help="SST-2's development file")
+    parser.add_argument("--out", type=Path, default=Path("runs/traces"))
+    parser.add_argument(
+        "--sequences", type=int, default=20_480, help="sequences to sample, and so vectors a cell (%(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=800, help="training steps a BAE (%(default)s)")
+    parser.add_argument("--scored", type=int, default=1000, help="prompts that accuracy is measured on (%(default)s)")
+    parser.add_argument("--processes", type=int, help="at once (default: one a core)")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    hooks = ["blocks.*.hook_resid_pre", f"blocks.{last_layer(args.model)}.hook_resid_post"]
+    timed(args, "1-sample", lambda: sampled(args))
+    timed(args, "2-harvest", lambda: harvested(args, hooks))
+    print(timed(args, "3-positions", lambda: positions(args)))
+    if args.task:
+        print(timed(args, "4-shots", lambda: shots(args)))
+    stages = stages_of(args)
+    table = tabulate([(name, *stage) for name, stage in stages.items()], headers=("stage", *Stage._fields), floatfmt=".0f")
+    print(f"\n{table}\n{stages['all'].cpu_seconds / 120:.1f} minutes of two cores")
+    if args.json:
+        write_json(
+            args.json, {"stages": {n: s._asdict() for n, s in stages.items()}, "sequences": args.sequences, "steps": args.steps}
+        )
+
+
+def last_layer(model_dir: str) -> int:
+    """The number of the last block."""
+    return json.loads((Path(model_dir) / "config.json").read_text())["num_hidden_layers"] - 1
+
+
+if __name__ == "__main__":
+    main()

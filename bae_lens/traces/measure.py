@@ -8,7 +8,7 @@ import torch
 from sae_lens import SAE
 
 from bae_lens.activations.dataset import ActivationDataset
-from bae_lens.analyze.description_length import code_length
+from bae_lens.analyze.entropy import EntropyEstimates, Estimate, entropy_estimates
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.files import new_directory
 from bae_lens.model.bae import BAE
@@ -17,9 +17,8 @@ from bae_lens.traces.sources import DocumentSource, PromptSource, Vectors
 from bae_lens.training.config import Recipe
 from bae_lens.training.trainer import train
 
-
-FIGURES = ("vectors", "fvu", "entropy", "fvu_held_out", "bits_held_out", "l0", "live", "dead", "dense")
-"""Of one code on one set of vectors."""
+COUNTS = ("entropy", "fvu", "l0", "live", "dead", "stuck_at_one", "dense")
+"""Over all vectors."""
 
 
 def position_cell(source: DocumentSource, position: int, recipe: Recipe, keep: str | None) -> dict[str, Any]:
@@ -50,23 +49,26 @@ def _cell(*rows: Row) -> dict[str, Any]:
 
 def train_and_measure(vectors: Vectors, recipe: Recipe, hook: str, keep: str | None) -> Figures:
     """The figures of a BAE of its own. Vectors that are all equal carry 0 bits, and nothing is trained on them."""
-    first = vectors.train[:1]
-    if all(bool((side == first).all()) for side in vectors):
-        return {name: 0.0 for name in FIGURES} | {"vectors": float(sum(map(len, vectors)))}
+    everything = vectors.everything
+    if bool((everything == everything[0]).all()):
+        return {"vectors": len(everything), **dict.fromkeys(COUNTS, 0), **{f"held_out_{name}": 0.0 for name in HELD_OUT}}
     return measure(trained(vectors.train, recipe, hook, keep), vectors)
 
 
+HELD_OUT = ("fvu", *(name for name, kind in EntropyEstimates.__annotations__.items() if kind is Estimate))
+"""Estimates of `entropy_estimates` that there always are."""
+
+
 def measure(sae: SAE[Any], vectors: Vectors) -> Figures:
-    """The figures of a code: fvu, entropy and counts over all vectors, as in A.2; the others held out.
+    """The figures of a code: over all vectors, as in A.2, and by `entropy_estimates` over those that are held out.
 
     Raises:
         ValueError: If the vectors of a side are all equal.
     """
-    everything = code_statistics(sae, torch.cat(vectors))
-    length = code_length(sae, vectors.train, vectors.held_out)
-    found = everything.numbers()
-    found |= {"vectors": found.pop("tokens"), "fvu_held_out": length.fvu, "bits_held_out": length.bits}
-    return {name: float(found[name]) for name in FIGURES}
+    everything = code_statistics(sae, vectors.everything).numbers()
+    found = entropy_estimates(sae, vectors.train, vectors.held_out, documents=vectors.documents).numbers()
+    estimates = {f"held_out_{name}": value for name, value in found.items() if not isinstance(value, str)}
+    return {"vectors": everything["tokens"], **{name: everything[name] for name in COUNTS}, **estimates}
 
 
 def trained(vectors: torch.Tensor | ActivationDataset, recipe: Recipe, hook: str | None, keep: str | None) -> BAE:

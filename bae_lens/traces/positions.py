@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.manifest import read_manifest
+from bae_lens.activations.readers import expand_hooks
 from bae_lens.cells import CellDirectory
 from bae_lens.checks import check_known
 from bae_lens.settings import as_json
@@ -17,7 +18,7 @@ from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.traces.jobs import Failure, Job, Say, run_jobs
 from bae_lens.traces.measure import layer_cell, position_cell
 from bae_lens.traces.rows import Row, read_rows
-from bae_lens.traces.sources import DocumentSource, identity_of, matching, reaching
+from bae_lens.traces.sources import DocumentSource, identity_of, reaching
 from bae_lens.traces.training import CellTraining, settings_of
 
 BY = {"layer,position": "a BAE a hook point and position, and one a hook point", "layer": "one BAE a hook point"}
@@ -63,8 +64,7 @@ def run_positions(options: PositionOptions, say: Say = print) -> Trace:
         FileNotFoundError: If there are no activations.
         FileExistsError, PermissionError: If the directory holds something else, or cannot be written.
     """
-    known = list(read_manifest(options.activations).hooks)
-    hooks = matching(options.hooks or ["*"], known, str(options.activations))
+    hooks = _hooks(options)
     sources = [_source(options, hook) for hook in hooks]
     jobs = [job for source in sources for job in _jobs(options, source)]
     jobs.sort(key=lambda job: job.work is not layer_cell)  # the longest first
@@ -77,8 +77,7 @@ def positions_chart(rows: Sequence[Row]) -> Chart:
     """Fig. 3: entropy against position, a line a hook point; a panel for the BAEs of cells, one for those of layers."""
     panels: dict[str, dict[str, list[Point]]] = {}
     for row in sorted(rows, key=lambda row: (row.place["bae"], row.depth, row.place["position"])):
-        about = {name: row.figures[name] for name in ("bits_held_out", "l0", "live", "vectors")}
-        point = Point(row.place["position"], row.figures["entropy"], row.figures["fvu"], about=about)
+        point = Point(row.place["position"], row.figures["entropy"], row.figures["fvu"], about=row.about)
         panels.setdefault(row.place["bae"], {}).setdefault(row.place["hook"], []).append(point)
     titles = {"of the cell": "a BAE a hook point and position", "of the layer": "one BAE a hook point"}
     shown = [Panel(titles[bae], [Line(*line) for line in lines.items()]) for bae, lines in panels.items()]
@@ -91,6 +90,14 @@ def positions_chart(rows: Sequence[Row]) -> Chart:
         panels=shown,
         legend="hook point",
     )
+
+
+def _hooks(options: PositionOptions) -> list[str]:
+    known = list(read_manifest(options.activations).hooks)
+    try:
+        return expand_hooks(options.hooks or ["*"], known)
+    except ValueError as error:
+        raise ValueError(f"{options.activations} holds the hook points {', '.join(known[:12])}: {error}") from None
 
 
 def _source(options: PositionOptions, hook: str) -> DocumentSource:

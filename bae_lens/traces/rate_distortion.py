@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxtyping import Float
+from torch import Tensor
+
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.analyze.curves import bits_at
 from bae_lens.analyze.description_length import code_length
@@ -18,7 +21,7 @@ from bae_lens.traces.jobs import Job, Say, run_jobs
 from bae_lens.traces.measure import trained
 from bae_lens.traces.positions import Trace
 from bae_lens.traces.rows import Row, read_rows
-from bae_lens.traces.sources import Vectors, identity_of
+from bae_lens.traces.sources import identity_of
 from bae_lens.traces.training import CellTraining, settings_of
 from bae_lens.training.config import Recipe, with_changes
 
@@ -64,6 +67,13 @@ class RateOptions(CellTraining):
             raise ValueError(f"weights are numbers from 0, got {self.weights}")
 
 
+class Sides(NamedTuple):
+    """Vectors in memory, fp32."""
+
+    train: Float[Tensor, "train d_in"]
+    held_out: Float[Tensor, "held_out d_in"]
+
+
 class RateSource(NamedTuple):
     """Vectors of one hook point, split by document."""
 
@@ -73,10 +83,10 @@ class RateSource(NamedTuple):
     held_out: float
     seed: int
 
-    def read(self) -> Vectors:
+    def read(self) -> Sides:
         """In memory."""
         sides = ActivationDataset(self.path, hook=self.hook).split(self.held_out, self.seed)
-        return Vectors(*(side.tensor(self.tokens) for side in sides))
+        return Sides(*(side.tensor(self.tokens) for side in sides))
 
 
 def run_rate_distortion(options: RateOptions, say: Say = print) -> Trace:
@@ -109,7 +119,7 @@ def bae_cell(source: RateSource, recipe: Recipe, place: dict[str, Any], keep: st
     vectors = source.read()
     bae = trained(vectors.train, recipe, source.hook, keep)
     length, stats = code_length(bae, *vectors), code_statistics(bae, vectors.held_out)
-    found = {"fvu": length.fvu, "bits_held_out": length.bits, "entropy": stats.entropy, "l0": stats.l0}
+    found = {"fvu": length.fvu, "held_out_code_length": length.bits, "entropy": stats.entropy, "l0": stats.l0}
     return {"rows": [Row(place, {**found, "live": stats.live, "dense": stats.dense})._asdict()]}
 
 
@@ -119,7 +129,7 @@ def pca_cell(source: RateSource, steps: Sequence[float]) -> dict[str, Any]:
     axes = principal_axes(vectors.train)
     lengths = {step: pca_length(axes, *vectors, step) for step in steps}
     rows = [
-        Row({"code": PCA, "weight": step}, {"fvu": length.fvu, "bits_held_out": length.bits})
+        Row({"code": PCA, "weight": step}, {"fvu": length.fvu, "held_out_code_length": length.bits})
         for step, length in lengths.items()
     ]
     return {"rows": [row._asdict() for row in rows]}
@@ -129,7 +139,7 @@ def gaussian_cell(source: RateSource, fvus: Sequence[float]) -> dict[str, Any]:
     """The bound of a Gaussian of the training vectors' covariance, at a list of FVUs."""
     variances = principal_axes(source.read().train).variances
     rates = {fvu: gaussian_rate(variances, fvu) for fvu in fvus}
-    rows = [Row({"code": GAUSSIAN, "weight": fvu}, {"fvu": fvu, "bits_held_out": rate}) for fvu, rate in rates.items()]
+    rows = [Row({"code": GAUSSIAN, "weight": fvu}, {"fvu": fvu, "held_out_code_length": rate}) for fvu, rate in rates.items()]
     return {"rows": [row._asdict() for row in rows]}
 
 
@@ -141,7 +151,7 @@ def curves_of(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
     """(FVU, held-out bits a token) of each code, in order of FVU."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        found.setdefault(row.place["code"], []).append((row.figures["fvu"], row.figures["bits_held_out"]))
+        found.setdefault(row.place["code"], []).append((row.figures["fvu"], row.figures["held_out_code_length"]))
     return {code: sorted(points) for code, points in found.items()}
 
 
@@ -154,7 +164,7 @@ def rate_chart(rows: Sequence[Row], hook: str | None) -> Chart:
     """Held-out bits a token against FVU, both logarithmic; lower left is better."""
     codes: dict[str, list[Point]] = {}
     for row in sorted(rows, key=lambda row: row.figures["fvu"]):
-        point = Point(row.figures["fvu"], row.figures["bits_held_out"], None, about={"weight": row.place["weight"]})
+        point = Point(row.figures["fvu"], row.figures["held_out_code_length"], None, about={"weight": row.place["weight"]})
         codes.setdefault(row.place["code"], []).append(point)
     lines = [Line(code, points, is_guide=code == GAUSSIAN) for code, points in codes.items()]
     values = [point.y for line in lines for point in line.points if point.y > 0]

@@ -12,8 +12,9 @@ from bae_lens.traces.jobs import Failure
 from bae_lens.traces.rows import Row, csv_table, markdown_table
 
 NOTE = """\
-fvu and entropy (marginal, in bits a token) are of the whole set of vectors, as in A.2; bits_held_out is the length of held-out
-codes under frequencies of the training vectors. An entropy means nothing without the FVU that it buys.
+fvu and entropy (marginal, in bits a token) are of the whole set of vectors, as in A.2. What is held out: FVU; the entropy of
+the bits given their parents in a Chow-Liu tree; the length of codes under frequencies of the training vectors. results.csv has
+the other estimates too, and the ends of their 95 % intervals. An entropy means nothing without the FVU that it buys.
 """
 
 

@@ -10,9 +10,19 @@ from tabulate import tabulate
 from bae_lens.activations.models import layer_of
 from bae_lens.cells import CellDirectory
 
-Figures = dict[str, float]
-"""Of one code on one set of vectors, by name; "fvu" is always there."""
-SHOWN = {"vectors": "d", "fvu": ".4f", "entropy": ".2f", "bits_held_out": ".2f", "l0": ".2f", "live": "d", "dense": "d"}
+Figures = dict[str, float | int | None]
+"""Of one code on one set of vectors, by name; "fvu" is always there. None: there is none, and why says `entropy_estimates`."""
+SHOWN = {
+    "vectors": "d",
+    "fvu": ".4f",
+    "entropy": ".2f",
+    "held_out_fvu": ".4f",
+    "held_out_tree": ".2f",
+    "held_out_code_length": ".2f",
+    "l0": ".2f",
+    "live": "d",
+    "dense": "d",
+}
 """Of the figures, those that a printed table has room for, and how each is written."""
 
 
@@ -22,6 +32,11 @@ class Row(NamedTuple):
     place: dict[str, Any]
     """Where: hook, position, shots and so on, as JSON values."""
     figures: Figures
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What an interactive picture says of it besides entropy and FVU."""
+        return {name: self.figures[name] for name in SHOWN if name not in ("fvu", "entropy")}
 
     @property
     def depth(self) -> float:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from tabulate import tabulate
 
-from bae_lens.activations.identity import weights_hash
+from bae_lens.activations.harvest_options import weights_fingerprint
 from bae_lens.activations.labels import label_log_probs
-from bae_lens.activations.models import hook_points, load_model
+from bae_lens.activations.models import load_model
 from bae_lens.activations.prompts import Prompts, Task, draw_prompts, prompt_windows, read_task
+from bae_lens.activations.readers import expand_hooks, reader_of
 from bae_lens.cells import CellDirectory
 from bae_lens.settings import as_json
 from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
@@ -22,7 +23,6 @@ from bae_lens.traces.jobs import Failure, Job, Say, run_jobs
 from bae_lens.traces.last_token import save_last_token
 from bae_lens.traces.measure import prompt_cell
 from bae_lens.traces.rows import Row, read_rows
-from bae_lens.traces.sources import matching
 from bae_lens.traces.training import CellTraining, settings_of
 
 
@@ -133,7 +133,7 @@ def residual_hooks(model: Any, patterns: Sequence[str] | None = None) -> list[st
     if patterns is None:
         last = model.cfg.n_layers - 1
         patterns = [*(f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)), f"blocks.{last}.hook_resid_post"]
-    return matching(patterns, list(hook_points(model)), "this model")
+    return expand_hooks(patterns, reader_of(model).hook_names())
 
 
 def read_accuracies(directory: CellDirectory) -> list[Accuracy]:
@@ -146,7 +146,7 @@ def entropy_chart(rows: Sequence[Row]) -> Chart:
     """Fig. 4: entropy against layer, a line a number of demonstrations."""
     lines: dict[str, list[Point]] = {}
     for row in sorted(rows, key=lambda row: (row.place["shots"], row.depth)):
-        about = {"hook": row.place["hook"], **{name: row.figures[name] for name in ("bits_held_out", "l0", "live", "vectors")}}
+        about = {"hook": row.place["hook"], **row.about}
         point = Point(row.depth, row.figures["entropy"], row.figures["fvu"], about=about)
         lines.setdefault(str(row.place["shots"]), []).append(point)
     return Chart(
@@ -211,7 +211,7 @@ def _gather(
     options: ShotOptions, directory: CellDirectory, model: Any, task: Task, prompts: Prompts, hooks: list[str], shots: int
 ) -> list[Job]:
     """Harvests and scores one number of shots, where that is not done yet; the cells to train on it."""
-    windows = prompt_windows(model.tokenizer, prompts.texts, task.labels)
+    windows = prompt_windows(model.tokenizer, prompts.texts, task.labels)._replace(document=torch.tensor(prompts.query))
     path = options.out / "activations" / f"{shots}-shot"
     train = _trained_on(options, task, prompts)
     sources = save_last_token(path, model, windows, hooks, train=train, batch_size=options.batch_size)
@@ -243,7 +243,7 @@ def _shared(options: ShotOptions, task: Task, model: Any) -> dict[str, Any]:
     examples = json.dumps([task.demonstrations, task.queries])
     return as_json(
         {
-            "model": f"{Path(options.model).name}, weights {weights_hash(model)}",
+            "model": f"{Path(options.model).name}, weights {weights_fingerprint(model)}",
             "task": f"{task.name}, content {hashlib.sha256(examples.encode()).hexdigest()[:16]}",
             **{name: getattr(options, name) for name in ("prompts", "scored", "held_out", "seed")},
         }

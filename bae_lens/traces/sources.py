@@ -1,7 +1,5 @@
 """What a cell is trained and measured on: vectors on disk by document and position, or by prompt."""
 
-import fnmatch
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +9,6 @@ from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.manifest import read_manifest
-from bae_lens.checks import near
-from bae_lens.traces.rows import depth_of
 
 
 class Vectors(NamedTuple):
@@ -20,6 +16,13 @@ class Vectors(NamedTuple):
 
     train: Float[Tensor, "train d_in"]
     held_out: Float[Tensor, "held_out d_in"]
+    documents: Int[Tensor, " held_out"]
+    """What each held-out vector is of: confidence intervals are over documents."""
+
+    @property
+    def everything(self) -> Float[Tensor, "both d_in"]:
+        """Both sides, as A.2 measures."""
+        return torch.cat([self.train, self.held_out])
 
 
 class DocumentSource(NamedTuple):
@@ -53,8 +56,8 @@ class DocumentSource(NamedTuple):
 
     def at(self, position: int) -> Vectors:
         """The vectors of one position."""
-        train, held_out = (side.at([position]).tensor() for side in self.split())
-        return Vectors(train, held_out)
+        train, held_out = (side.at([position]) for side in self.split())
+        return Vectors(train.tensor(), held_out.tensor(), held_out.documents)
 
 
 class PromptSource(NamedTuple):
@@ -65,8 +68,8 @@ class PromptSource(NamedTuple):
     def read(self) -> Vectors:
         """All of them."""
         dataset = ActivationDataset(self.path)
-        vectors = dataset.tensor()
-        return Vectors(*vectors.tensor_split([dataset.metadata["train"]]))
+        train, held_out = dataset.tensor().tensor_split([dataset.metadata["train"]])
+        return Vectors(train, held_out, torch.tensor(dataset.metadata["documents"]))
 
 
 def reaching(
@@ -79,18 +82,3 @@ def reaching(
 def identity_of(path: str | Path) -> list[str]:
     """What tells a directory of activations from others: the checksums of its shards."""
     return sorted(file.sha256 for shard in read_manifest(Path(path)).shards for file in shard.files.values())
-
-
-def matching(patterns: Sequence[str], known: Sequence[str], where: str) -> list[str]:
-    """The hook points that names or patterns (`*` and `?`) stand for, the first ones of the model first.
-
-    Raises:
-        ValueError: If one stands for none (near names are said).
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        names = [name for name in known if name == pattern or fnmatch.fnmatchcase(name, pattern)]
-        if not names:
-            raise ValueError(f"{where} has no hook point {pattern!r}; {near(pattern, known)}")
-        found += names
-    return sorted(dict.fromkeys(found), key=lambda name: (depth_of(name), name))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from bae_lens.activations.identity import weights_hash
+from bae_lens.activations.harvest_options import weights_fingerprint
 from bae_lens.activations.models import find_hook_point, hook_shape, load_model
 from bae_lens.activations.prompts import padded_windows
 from bae_lens.cells import CellDirectory
@@ -101,7 +101,7 @@ def two_tokens_chart(rows: Sequence[Row]) -> Chart:
     ranks = sorted({row.place["r"] for row in rows})
     lines: dict[int, list[Point]] = {}
     for row in sorted(rows, key=lambda row: (row.place["features"], row.place["r"])):
-        point = Point(row.place["r"], row.figures["entropy"], row.figures["fvu"], about={"live": row.figures["live"]})
+        point = Point(row.place["r"], row.figures["entropy"], row.figures["fvu"], about=row.about)
         lines.setdefault(row.place["features"], []).append(point)
     most = Line("r bits: no hidden state carries more", [Point(r, r) for r in ranks], is_guide=True)
     top = max([*ranks, *(row.figures["entropy"] for row in rows)])
@@ -130,5 +130,5 @@ def _check(options: TwoTokenOptions, model: Any) -> None:
 def _shared(options: TwoTokenOptions, model: Any) -> dict[str, Any]:
     """The settings that all cells of a directory share; r and expansions may be added."""
     names = ("tokens", "sequences", "held_out", "seed")
-    identity = f"{Path(options.model).name}, weights {weights_hash(model)}"
+    identity = f"{Path(options.model).name}, weights {weights_fingerprint(model)}"
     return as_json({"model": identity, **{name: getattr(options, name) for name in names}})
