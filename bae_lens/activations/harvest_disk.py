@@ -75,7 +75,7 @@ def harvest_to_disk(
     reader = reader_of(model)
     names = expand_hooks(hooks, reader.hook_names())
     widths = hook_widths(reader, names)
-    layout = chosen.layout_for(reader.context)
+    layout = chosen.layout_for(reader.context, reader.device)
     source = text_source(text)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     settings = harvest_settings(chosen, layout, reader, model, source, widths, world_size)

@@ -22,6 +22,8 @@ class Reader(Protocol):
     """"HookedTransformer", "TransformerBridge" or "Hugging Face"."""
     context: int
     """Tokens that the model takes at most."""
+    device: torch.device
+    """Where the model is."""
 
     def hook_names(self) -> list[str]:
         """Every hook point, in the order of the forward pass."""

@@ -36,7 +36,7 @@ class Layout:
     """Keep BOS itself too; its norm is several times that of the others."""
     min_tokens: int = 1
     """Shorter sequences (BOS not counted) are left out."""
-    batch_tokens: int = 8192
+    batch_tokens: int = 2048
     """Tokens a forward pass at most, padding counted."""
 
     def __post_init__(self) -> None:

@@ -60,7 +60,7 @@ class ModelActivations:
         self.reader = reader_of(model)
         (self.hook_name,) = expand_hooks([hook], self.reader.hook_names())
         self.d_in = hook_widths(self.reader, [self.hook_name])[self.hook_name]
-        self.layout = chosen.layout_for(self.reader.context)
+        self.layout = chosen.layout_for(self.reader.context, self.reader.device)
         self.source, self.tokens = text_source(text), chosen.tokens
         self.tokenizer = tokenizer or getattr(model, "tokenizer", None)
         self.held_out, self.side, self.seed = held_out, side, seed

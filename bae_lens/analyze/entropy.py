@@ -1,7 +1,7 @@
 """How many bits a token a code carries (section 4): estimates that bound its joint entropy, each with an interval and its FVU.
 
-All of them are of held-out vectors; whatever they rest on (probabilities, the tree, which bits are duplicates) was learnt on the
-training vectors. docs/entropy.md says what each bounds and when to trust it.
+All are of held-out vectors; whatever they rest on (probabilities, the tree, which bits are duplicates) was learnt on training
+vectors. docs/entropy.md says what each bounds and when to trust it.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,15 @@ from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
-from bae_lens.analyze.block_counts import BlockCounts, count_blocks, coverage, joint_entropy, tree_entropy, tree_length
+from bae_lens.analyze.block_counts import (
+    BlockCounts,
+    count_blocks,
+    coverage,
+    distinct,
+    joint_entropy,
+    tree_entropy,
+    tree_length,
+)
 from bae_lens.analyze.bootstrap import Interval, block_of_each, interval, resampled_weights
 from bae_lens.analyze.counts import BitCounts
 from bae_lens.analyze.duplicates import merged_duplicates
@@ -67,7 +75,7 @@ class EntropyEstimates(NamedTuple):
     """Held-out vectors."""
     training_tokens: int
     blocks: int
-    """Documents, groups of them, or stretches of vectors that the intervals were resampled from; few make an interval unsure."""
+    """Documents, groups of them, or stretches of vectors that intervals are resampled from; of few an interval is unsure."""
     confidence: float
 
     def numbers(self) -> dict[str, float | str | None]:
@@ -102,7 +110,7 @@ def entropy_estimates(
     train: Float[Tensor, "token d_in"],
     held_out: Float[Tensor, "held_out_token d_in"],
     *,
-    documents: Int[Tensor, " held_out_token"] | None = None,
+    documents: Int[Tensor, " documents"] | None = None,
     confidence: float = 0.95,
     resamples: int = 400,
     tolerance: float = 0.0,
@@ -122,8 +130,8 @@ def entropy_estimates(
         seed: Of the bootstrap.
 
     Raises:
-        TypeError, ValueError: If vectors have another dtype or width, are empty, not finite or all equal; if documents do not fit;
-            or if confidence, resamples or tolerance are out of range.
+        TypeError, ValueError: If vectors have another dtype or width, are empty, not finite or all equal; if documents do not
+            fit; or if confidence, resamples or tolerance are out of range.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"the confidence must lie between 0 and 1, got {confidence}")
@@ -134,9 +142,10 @@ def entropy_estimates(
     block = block_of_each(len(held_out), documents)
     counts = count_code(sae, train, most_codes=0, batch_size=batch_size)
     trees = learn_trees(counts, tolerance)
-    squares = _Squares(*(torch.zeros(int(block.max()) + 1, *shape, dtype=torch.float64) for shape in ((), (), (sae.cfg.d_in,))))
+    blocks = int(block.max()) + 1
+    squares = _Squares(*(torch.zeros(blocks, *shape, dtype=torch.float64) for shape in ((), (), (sae.cfg.d_in,))))
     batches = _measured(sae, held_out, block, squares, batch_size)
-    weights = resampled_weights(len(squares.error), resamples, seed)
+    weights = resampled_weights(blocks, resamples, seed)
     found = count_blocks(batches, block, list(trees))
     fvu = _fvu(squares, found.tokens, weights, confidence)
     return _estimates(counts, trees, found, weights, confidence, fvu)
@@ -161,7 +170,7 @@ def _estimates(
         value = (bits.sum() / found.tokens.sum()).item()
         return Estimate(*interval(value, weights @ bits / (weights @ found.tokens), blocks, confidence), fvu.value)
 
-    covered, tokens, codes = coverage(found), int(found.tokens.sum()), found.codes.shape[0]
+    covered, tokens, codes = coverage(found), int(found.tokens.sum()), distinct(found)
     joint = entropy(joint_entropy, found) if covered >= COVERAGE else None
     ones = found.ones.sum(0)
     c = counts.bits_per_feature

@@ -75,7 +75,7 @@ def count_code(
     sae: SAE[Any],
     vectors: Float[Tensor, "token d_in"],
     *,
-    positions: Int[Tensor, " token"] | None = None,
+    positions: Int[Tensor, " positions"] | None = None,
     pairs: bool = True,
     most_codes: int = MOST_CODES,
     batch_size: int = 4096,
@@ -125,22 +125,28 @@ def code_statistics(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_s
 
 def statistics_of(batches: Iterable[CodeBatch], vectors: Float[Tensor, "token d_in"]) -> CodeStatistics:
     """As `code_statistics`, of codes that were made of these vectors in any other way."""
-    count: Tensor | int = 0
-    error = 0.0
+    counter, error = None, 0.0
     for batch in batches:
-        count = count + batch.on.sum(0).cpu()
+        counter = counter or BitCounter(batch.on.shape[1], pairs=False, most_codes=0)
+        counter.add(batch.on)
         error += (batch.x_hat.double() - batch.x.double()).pow(2).sum().item()
-    assert isinstance(count, Tensor)
-    frequency = count.double() / len(vectors)
-    dead = (count == 0) | (count == len(vectors))
+    assert counter is not None
+    return statistics_of_counts(counter.counts(), error / total_variation(vectors))
+
+
+def statistics_of_counts(counts: BitCounts, fvu: float) -> CodeStatistics:
+    """Statistics of counts, as of several sets together, and the FVU of the same vectors; of nested bits, the first ones'."""
+    ones = counts.ones[:: counts.bits_per_feature]
+    frequency = ones.double() / counts.tokens
+    dead = (ones == 0) | (ones == counts.tokens)
     return CodeStatistics(
-        tokens=len(vectors),
-        fvu=error / total_variation(vectors),
+        tokens=counts.tokens,
+        fvu=fvu,
         entropy=marginal_entropy(frequency).item(),
         l0=frequency.sum().item(),
         live=int((~dead).sum()),
         dead=int(dead.sum()),
-        stuck_at_one=int((count == len(vectors)).sum()),
+        stuck_at_one=int((ones == counts.tokens).sum()),
         dense=int((frequency > DENSE).sum()),
         frequency=frequency,
     )

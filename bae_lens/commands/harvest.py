@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--min-tokens", type=int, help="leave out shorter sequences (default: those short of the positions)")
     parser.add_argument("--dtype", default="fp32", help="fp32, fp16 or bf16, on disk (%(default)s)")
     parser.add_argument("--seed", type=int, help="take the documents in a random order (default: in theirs)")
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens a forward pass (%(default)s)")
+    parser.add_argument("--batch-tokens", type=int, help="tokens a forward pass (default: 2048 on a CPU, 16384 on a GPU)")
     parser.add_argument("--via", default="auto", help="hugging_face, hooked_transformer or bridge (default: the fastest)")
     parser.add_argument("--model-dtype", default="fp32", help="that the model runs in (%(default)s)")
     parser.add_argument("--device", default="cpu")
