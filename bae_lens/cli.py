@@ -38,7 +38,7 @@ COMMANDS = (demo, harvest, train, entropy, icl, two_tokens, rate_distortion, syn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for wrong input, 130 for Ctrl-C."""
+    """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND")

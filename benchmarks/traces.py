@@ -9,6 +9,8 @@ stage is made once: the same command again goes on where it was.
 
 import argparse
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,6 +130,28 @@ def shots(args: argparse.Namespace) -> str:
     return f"{accuracy_table(accuracies)}\n\n{markdown_table(rows)}"
 
 
+def at_once(args: argparse.Namespace) -> str:
+    """The same cells, one at a time with all cores and as many at once as there are cores."""
+    cores, rows = torch.get_num_threads(), []
+    for processes in (1, cores):
+        options = PositionOptions(
+            activations=args.out / "activations",
+            out=Path(tempfile.mkdtemp()) / "cells",
+            hooks=["blocks.1.hook_resid_pre"],
+            positions=POSITIONS[-2 * cores :],
+            steps=args.steps,
+            processes=processes,
+        )
+        started = time.perf_counter()
+        run_positions(options)
+        cells = [json.loads(path.read_text()) for path in (options.out / "cells").rglob("*.json")]
+        seconds, used = (sum(cell[name] for cell in cells) for name in ("seconds", "cpu_seconds"))
+        rows.append((processes, cores // processes, len(cells), time.perf_counter() - started, seconds / len(cells), used))
+    shutil.rmtree(options.out.parent)
+    names = ("processes", "threads each", "cells", "seconds in all", "seconds a cell", "CPU seconds in all")
+    return tabulate(rows, headers=names, floatfmt=".1f")
+
+
 def timed(args: argparse.Namespace, name: str, work: Callable[[], Any]) -> Any:
     """Does a stage and adds what it took to what it has taken before."""
     path = args.out / "stages" / f"{name}.json"
@@ -163,7 +187,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scored", type=int, default=1000, help="prompts that accuracy is measured on (%(default)s)")
     parser.add_argument("--processes", type=int, help="at once (default: one a core)")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--at-once", action="store_true", help="only compare cells at once with cells one by one (needs a run)")
     args = parser.parse_args(argv)
+    if args.at_once:
+        print(at_once(args))
+        return
     hooks = ["blocks.*.hook_resid_pre", f"blocks.{last_layer(args.model)}.hook_resid_post"]
     timed(args, "1-sample", lambda: sampled(args))
     timed(args, "2-harvest", lambda: harvested(args, hooks))

@@ -103,6 +103,7 @@ def _hooks(options: PositionOptions) -> list[str]:
 def _source(options: PositionOptions, hook: str) -> DocumentSource:
     dataset = ActivationDataset(options.activations, hook=hook)
     positions = options.positions or powers_of_two(dataset.positions.unique().tolist())
+    dataset = dataset.at(positions)  # says which one is not there
     kept = len(reaching(dataset.documents, dataset.positions, max(positions), options.documents))
     batch = options.recipe_at(dataset.d_in).trainer.batch_size
     if kept * (1 - options.held_out) < batch:

@@ -68,6 +68,7 @@ def test_several_processes_make_the_same_cells_and_one_that_is_killed_takes_no_o
     assert os.getpid() not in {cell["pid"] for cell in found}
 
 
+@pytest.mark.slow  # three processes import torch
 def test_ctrl_c_ends_at_once_and_leaves_no_process_behind(directory, tmp_path):
     mark = tmp_path / "pid"
     code = (

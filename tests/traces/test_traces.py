@@ -181,7 +181,11 @@ def test_icl_counts_prompts_that_are_too_long_and_refuses_where_none_fits(tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("1 a\n1 b\n", "a task needs two classes"), ("1 a\nno label\n", "line 2: no label"), ("0 a\n1 b\n" * 30, "fewer than a batch")],
+    [
+        ("1 a\n1 b\n", "a task needs two classes"),
+        ("1 a\nno label\n", "line 2: no label"),
+        ("0 a\n1 b\n" * 30, "fewer than a batch"),
+    ],
 )
 def test_icl_refuses_tasks_that_are_none(tmp_path, capsys, content, message):
     (tmp_path / "t.txt").write_text(content)
@@ -198,12 +202,22 @@ def test_two_tokens_of_length_r_carry_r_bits_at_most(tmp_path):
     rows = read_csv(out / "results.csv")
     assert [(row["r"], row["features"]) for row in rows] == [("1", "32"), ("1", "64"), ("3", "32"), ("3", "64")]
     for row in rows:
-        assert float(row["held_out_joint"]) <= int(row["r"]) + 0.05  # the joint is what r bounds; the marginal counts bits twice
+        assert (
+            float(row["held_out_joint"]) <= int(row["r"]) + 0.05
+        )  # the joint is what r bounds; the marginal counts bits twice
     assert (out / "two_tokens.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_tokens_refuses_what_no_model_takes(tmp_path, capsys):
-    command = ["two-tokens", "--model", str(demo_model_dir()), "--hook", "blocks.2.hook_resid_pre", "--out", str(tmp_path / "t")]
+    command = [
+        "two-tokens",
+        "--model",
+        str(demo_model_dir()),
+        "--hook",
+        "blocks.2.hook_resid_pre",
+        "--out",
+        str(tmp_path / "t"),
+    ]
     for options, message in (
         (["--r", "1000"], "longer than the model's context"),
         (["--tokens", "1,99999"], "the model's tokens are 0 to"),
