@@ -121,6 +121,7 @@ def shots(args: argparse.Namespace) -> str:
         shots=SHOTS,
         out=args.out / "icl",
         steps=args.steps,
+        prompts=args.prompts,
         scored=args.scored,
         processes=args.processes,
     )
@@ -184,7 +185,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--sequences", type=int, default=20_480, help="sequences to sample, and so vectors a cell (%(default)s)"
     )
     parser.add_argument("--steps", type=int, default=800, help="training steps a BAE (%(default)s)")
-    parser.add_argument("--scored", type=int, default=1000, help="prompts that accuracy is measured on (%(default)s)")
+    parser.add_argument("--prompts", type=int, default=3000, help="prompts of each number of shots (%(default)s)")
+    parser.add_argument("--scored", type=int, default=500, help="prompts that accuracy is measured on (%(default)s)")
     parser.add_argument("--processes", type=int, help="at once (default: one a core)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--at-once", action="store_true", help="only compare cells at once with cells one by one (needs a run)")

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -156,5 +157,18 @@ def _start_worker(threads: int) -> _Worker:
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload(["bae_lens.traces.measure"])  # what is slow to import is imported once
-    executor = ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,))
+    executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(threads,))
     return _Worker(executor, executor.submit(os.getpid).result())
+
+
+def _begin(threads: int) -> None:
+    """What a process does first: it ends with the one that started it, however that ends."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

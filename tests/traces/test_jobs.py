@@ -69,7 +69,8 @@ def test_several_processes_make_the_same_cells_and_one_that_is_killed_takes_no_o
 
 
 @pytest.mark.slow  # three processes import torch
-def test_ctrl_c_ends_at_once_and_leaves_no_process_behind(directory, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_and_even_a_kill_leave_no_process_behind(directory, tmp_path, how):
     mark = tmp_path / "pid"
     code = (
         "from pathlib import Path; import sys; import jobs_of_tests as work\n"
@@ -86,7 +87,7 @@ def test_ctrl_c_ends_at_once_and_leaves_no_process_behind(directory, tmp_path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, how)
     assert process.wait(timeout=120) != 0
     assert directory.names() == ["short"]
     worker = int(mark.read_text())

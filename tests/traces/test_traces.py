@@ -31,7 +31,7 @@ def activations(models, tmp_path_factory):
     path = tmp_path_factory.mktemp("activations") / "acts"
     texts = [" ".join(text.split()[: 5 + i % 40]) for i, text in enumerate(python_docs().train[:400])]
     harvest_to_disk(
-        models(HookedTransformer), texts, hooks=HOOKS, out=path, context_size=10, progress=False, dtype="fp32", min_tokens=2
+        models(HookedTransformer), texts, hooks=HOOKS, out=path, positions=range(1, 10), min_tokens=2, progress=False
     )
     return path
 
@@ -224,7 +224,7 @@ def test_two_tokens_refuses_what_no_model_takes(tmp_path, capsys):
         (["--tokens", "1,1"], "two tokens that differ"),
         (["--sequences", "20", "--set", "batch_size=64"], "fewer to train on than a batch of 64"),
     ):
-        assert main([*command, *options]) == 2
+        assert main([*command, "--r", "4", *options]) == 2
         assert message in capsys.readouterr().err
 
 
