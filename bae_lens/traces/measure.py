@@ -19,6 +19,8 @@ from bae_lens.training.trainer import train
 
 COUNTS = ("entropy", "fvu", "l0", "live", "dead", "stuck_at_one", "dense")
 """Over all vectors."""
+HELD_OUT = ("fvu", *(name for name, kind in EntropyEstimates.__annotations__.items() if kind is Estimate))
+"""Estimates of `entropy_estimates` that there always are."""
 
 
 def position_cell(source: DocumentSource, position: int, recipe: Recipe, keep: str | None) -> dict[str, Any]:
@@ -48,27 +50,29 @@ def _cell(*rows: Row) -> dict[str, Any]:
 
 
 def train_and_measure(vectors: Vectors, recipe: Recipe, hook: str, keep: str | None) -> Figures:
-    """The figures of a BAE of its own. Vectors that are all equal carry 0 bits, and nothing is trained on them."""
-    everything = vectors.everything
-    if bool((everything == everything[0]).all()):
-        return {"vectors": len(everything), **dict.fromkeys(COUNTS, 0), **{f"held_out_{name}": 0.0 for name in HELD_OUT}}
-    return measure(trained(vectors.train, recipe, hook, keep), vectors)
+    """The figures of a BAE of its own; on vectors that are all equal nothing is trained."""
+    return measure(None if _are_equal(vectors) else trained(vectors.train, recipe, hook, keep), vectors)
 
 
-HELD_OUT = ("fvu", *(name for name, kind in EntropyEstimates.__annotations__.items() if kind is Estimate))
-"""Estimates of `entropy_estimates` that there always are."""
-
-
-def measure(sae: SAE[Any], vectors: Vectors) -> Figures:
+def measure(sae: SAE[Any] | None, vectors: Vectors) -> Figures:
     """The figures of a code: over all vectors, as in A.2, and by `entropy_estimates` over those that are held out.
 
+    Vectors that are all equal carry 0 bits and leave nothing unexplained, whatever the code.
+
     Raises:
-        ValueError: If the vectors of a side are all equal.
+        ValueError: If the vectors of only one side are all equal.
     """
+    if sae is None or _are_equal(vectors):
+        nothing = dict.fromkeys((*COUNTS, *(f"held_out_{name}" for name in HELD_OUT)), 0)
+        return {"vectors": len(vectors.everything), **nothing}
     everything = code_statistics(sae, vectors.everything).numbers()
     found = entropy_estimates(sae, vectors.train, vectors.held_out, documents=vectors.documents).numbers()
     estimates = {f"held_out_{name}": value for name, value in found.items() if not isinstance(value, str)}
     return {"vectors": everything["tokens"], **{name: everything[name] for name in COUNTS}, **estimates}
+
+
+def _are_equal(vectors: Vectors) -> bool:
+    return all(bool((side == vectors.train[0]).all()) for side in (vectors.train, vectors.held_out))
 
 
 def trained(vectors: torch.Tensor | ActivationDataset, recipe: Recipe, hook: str | None, keep: str | None) -> BAE:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from tabulate import tabulate
 
+from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.harvest_options import weights_fingerprint
 from bae_lens.activations.labels import label_log_probs
 from bae_lens.activations.models import load_model
@@ -105,13 +106,13 @@ def run_shots(options: ShotOptions, say: Say = print) -> ShotTrace:
     )
     model = load_model(options.model, device=options.device)
     hooks = residual_hooks(model, options.hooks)
-    recipe = options.recipe_at(model.cfg.d_model)
+    batch = options.recipe_at(model.cfg.d_model).trainer.batch_size
     drawn = {shots: _draw(options, task, model, shots) for shots in options.shots}
     for shots, prompts in drawn.items():
-        if _trained_on(options, task, prompts) < recipe.trainer.batch_size:
+        if _trained_on(options, task, prompts) < batch:
             raise ValueError(
                 f"{len(prompts.texts)} prompts of {shots} demonstrations, a share of {options.held_out:g} of them held out, "
-                f"leave fewer than a batch of {recipe.trainer.batch_size}: give more queries, or more --prompts"
+                f"leave fewer than a batch of {batch}: give more queries, or more --prompts"
             )
     directory = CellDirectory.open(options.out, "trace by shots", _shared(options, task, model))
     jobs: list[Job] = []
@@ -219,9 +220,9 @@ def _gather(
     if directory.read(name) is None:
         accuracy = _measure_accuracy(options, model, task, prompts, shots)
         directory.write(name, {"accuracy": accuracy._asdict(), "rows": []})
-    recipe = options.recipe_at(model.cfg.d_model)
     jobs = []
     for hook, source in zip(hooks, sources, strict=True):
+        recipe = options.recipe_at(ActivationDataset(source.path).d_in)
         name = f"{hook}/{shots}-shot"
         place = {"hook": hook, "shots": shots}
         jobs.append(Job(name, prompt_cell, (source, place, recipe, options.place_of(name)), settings_of(recipe)))
