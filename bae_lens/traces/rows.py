@@ -10,8 +10,8 @@ from tabulate import tabulate
 from bae_lens.activations.models import layer_of
 from bae_lens.cells import CellDirectory
 
-Figures = dict[str, float | int | None]
-"""Of one code on one set of vectors, by name; "fvu" is always there. None: there is none, and why says `entropy_estimates`."""
+Figures = dict[str, Any]
+"""Numbers of one code on one set of vectors, by name; "fvu" is always there. None: it could not be had (a joint entropy, say)."""
 SHOWN = {
     "vectors": "d",
     "fvu": ".4f",

@@ -52,7 +52,9 @@ class DocumentSource(NamedTuple):
                 f"{len(kept)} documents of {self.path} reach position {max(self.positions)}: leave the last positions out, "
                 "or harvest longer texts"
             )
-        return tuple(dataset.select(torch.isin(dataset.documents, kept).nonzero().squeeze(1)).split(self.held_out, self.seed))
+        chosen = dataset.select(torch.isin(dataset.documents, kept).nonzero().squeeze(1))
+        train, held_out = chosen.split(self.held_out, self.seed)
+        return train, held_out
 
     def at(self, position: int) -> Vectors:
         """The vectors of one position."""
