@@ -11,7 +11,7 @@ from bae_lens.activations.models import layer_of
 from bae_lens.cells import CellDirectory
 
 Figures = dict[str, Any]
-"""Numbers of one code on one set of vectors, by name; "fvu" is always there. None: it could not be had (a joint entropy, say)."""
+"""Numbers of one code on one set of vectors, by name; "fvu" is always there. None: it cannot be had (a joint entropy, say)."""
 SHOWN = {
     "vectors": "d",
     "fvu": ".4f",
