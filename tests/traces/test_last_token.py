@@ -16,7 +16,9 @@ def test_the_last_token_of_each_sequence_at_every_hook_point_is_what_a_run_by_it
     for number, row in enumerate(ROWS):
         _, cache = any_model.run_with_cache(torch.tensor([row]))
         for hook in HOOKS:
-            torch.testing.assert_close(found[hook][number], cache[find_hook_point(any_model, hook).name][0, -1].flatten(), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                found[hook][number], cache[find_hook_point(any_model, hook).name][0, -1].flatten(), atol=1e-5, rtol=1e-4
+            )
 
 
 def test_what_is_saved_keeps_the_order_of_the_sequences_and_is_not_harvested_again(model, tmp_path):
