@@ -3,13 +3,13 @@
 import csv
 import io
 import itertools
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from bae_lens.analyze import curves as rate_curves
 from bae_lens.benchmark.codes_kinds import KINDS, Point
 from bae_lens.benchmark.codes_measure import Measured
 from bae_lens.benchmark.codes_rows import RowResult
@@ -62,22 +62,8 @@ def group_curves(results: Sequence[RowResult]) -> dict[Curve, dict[int | None, l
 
 
 def bits_at(results: Sequence[RowResult], fvu: float) -> float | None:
-    """Bits at which one seed's curve reaches an FVU, linear in log bits and log FVU between two points; None: outside."""
-    points = frontier([(result.measured.fvu, result.measured.bits) for result in results])
-    for (low, more), (high, fewer) in itertools.pairwise(points):
-        if low <= fvu <= high:
-            share = math.log(fvu / low) / math.log(high / low)
-            return math.exp((1 - share) * math.log(more) + share * math.log(fewer))
-    return None
-
-
-def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(FVU, bits) in order of FVU, without those that cost no less than one of lower FVU."""
-    found: list[tuple[float, float]] = []
-    for fvu, bits in sorted(points):
-        if not found or bits < found[-1][1]:
-            found.append((fvu, bits))
-    return found
+    """Bits at which one seed's curve reaches an FVU (see `analyze.curves`); None: outside."""
+    return rate_curves.bits_at([(result.measured.fvu, result.measured.bits) for result in results], fvu)
 
 
 def reached(results: Sequence[RowResult], at: Sequence[float]) -> list[Reached]:
