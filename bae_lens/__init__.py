@@ -8,8 +8,10 @@ from bae_lens.activations.harvest import Activations, harvest
 from bae_lens.activations.models import load_model
 from bae_lens.activations.text import read_documents, split_documents, tokenize
 from bae_lens.intervene.attach import attach
+from bae_lens.intervene.effects import feature_effect
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
+from bae_lens.intervene.task_vector import task_vector
 from bae_lens.model.bae import BAE
 from bae_lens.model.binarize import SURROGATES, Surrogate
 from bae_lens.model.config import BAEConfig
@@ -43,6 +45,7 @@ __all__ = [
     "__version__",
     "attach",
     "distill_encoder",
+    "feature_effect",
     "harvest",
     "inspect",
     "load",
@@ -54,6 +57,7 @@ __all__ = [
     "save_activations",
     "split_documents",
     "steer",
+    "task_vector",
     "tokenize",
     "train",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from bae_lens.activations.text import Windows
-from bae_lens.intervene.suffix import Prompts, after_bos, check_linear_decoder, prompt_windows, rows_a_pass, rows_of
+from bae_lens.intervene.suffix import Prompts, after_bos, check_linear_decoder, rows_a_pass, rows_of, token_windows
 from bae_lens.model.bae import BinaryCode
 
 NORM_SCALE = "ln_final.hook_scale"
@@ -62,7 +62,7 @@ def direct_logits(
     chosen = torch.arange(sae.cfg.d_sae) if features is None else torch.as_tensor(list(features), dtype=torch.long)
     chosen = chosen.to(sae.W_dec.device)
     rows = sae.W_dec[chosen].float() * feature_units(sae)[chosen].unsqueeze(1)
-    scale = 1.0 if prompts is None else final_norm_scale(model, prompt_windows(model, prompts))
+    scale = 1.0 if prompts is None else final_norm_scale(model, token_windows(model, prompts))
     return logits_of_directions(model, rows) * scale
 
 

@@ -22,10 +22,10 @@ from bae_lens.intervene.suffix import (
     activations_of,
     after_bos,
     logits_from,
-    prompt_windows,
     rows_a_pass,
     rows_of,
     suffix_of,
+    token_windows,
 )
 
 
@@ -36,7 +36,7 @@ class Effects(NamedTuple):
     clean: Float[Tensor, " prompt"]
     """The metric with nothing changed."""
     exact: Float[Tensor, "prompt feature"]
-    """Metric with the feature changed, minus `clean`; exactly 0 where the feature does not change. NaN if it was not asked for."""
+    """Metric with the feature changed, minus `clean`; exactly 0 where it does not change. NaN if it was not asked for."""
     gradient: Float[Tensor, "prompt feature"]
     """The same by first-order attribution. NaN if it was not asked for."""
     tokens: Int[Tensor, "prompt feature"]
@@ -87,7 +87,7 @@ def ablation_effects(
         IndexError: If a feature is out of range.
     """
     suffix = suffix_of(model, sae, hook_name)
-    windows = prompt_windows(model, prompts)
+    windows = token_windows(model, prompts)
     activations = activations_of(suffix, windows)
     codes = codes_after_bos(sae, activations, windows)
     return effects_of_changes(suffix, sae, windows, activations, -codes, metric, features=features, way=way, progress=progress)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bae_lens.activations.text import Windows
 from bae_lens.intervene.direct import direct_logits, feature_units
-from bae_lens.intervene.edits import parse_edit
 from bae_lens.intervene.each_feature import codes_after_bos
+from bae_lens.intervene.edits import parse_edit
 from bae_lens.intervene.metrics import token_losses
 from bae_lens.intervene.suffix import (
     Prompts,
@@ -19,10 +19,10 @@ from bae_lens.intervene.suffix import (
     activations_of,
     after_bos,
     logits_from,
-    prompt_windows,
     rows_a_pass,
     rows_of,
     suffix_of,
+    token_windows,
 )
 from bae_lens.model.bae import BinaryCode
 
@@ -172,13 +172,12 @@ def feature_effect(
     """
     parse_edit(sae, feature, 0.0 if activation is None else activation)
     suffix = suffix_of(model, sae, hook_name)
-    windows = prompt_windows(model, prompts)
-    residual = activations_of(suffix, windows)
-    codes = codes_after_bos(sae, residual, windows)[..., feature]
+    windows = token_windows(model, prompts)
+    codes = _codes(suffix, sae, windows, feature)
     places = after_bos(windows).to(codes.device)
     on = (codes != 0) & places
     value = _activation(sae, feature, activation, codes[on])
-    turned_on, ablated = _changes(suffix, windows, residual, codes, places, sae.W_dec[feature], value)
+    turned_on, ablated = _changes(suffix, windows, codes, places, sae.W_dec[feature], value)
     unit = feature_units(sae)[feature].item()
     direct = direct_logits(model, sae, [feature], prompts=windows, hook_name=suffix.hook_name)[0] * (value / unit)
     return FeatureEffect(
@@ -195,6 +194,16 @@ def feature_effect(
     )
 
 
+def _codes(suffix: Suffix, sae: SAE[Any], windows: Windows, feature: int) -> Tensor:
+    """What the feature is at each token ``(prompt, pos)``, 0 at BOS and padding."""
+    found = torch.zeros(windows.tokens.shape, dtype=sae.dtype, device=sae.device)
+    for index in torch.arange(len(windows.tokens)).split(32):
+        part = rows_of(windows, index)
+        codes = codes_after_bos(sae, activations_of(suffix, part), part)
+        found[index, : part.tokens.shape[1]] = codes[..., feature].to(found)
+    return found
+
+
 def _activation(sae: SAE[Any], feature: int, given: float | None, where_on: Tensor) -> float:
     if given is not None:
         return float(given)
@@ -209,7 +218,7 @@ def _activation(sae: SAE[Any], feature: int, given: float | None, where_on: Tens
 
 @torch.no_grad()
 def _changes(
-    suffix: Suffix, windows: Windows, residual: Tensor, codes: Tensor, places: Tensor, row: Tensor, value: float
+    suffix: Suffix, windows: Windows, codes: Tensor, places: Tensor, row: Tensor, value: float
 ) -> tuple[Change, Change]:
     """On against off at every token, and ablated against as it is where the feature is on, in batches of like length."""
     turned_on, ablated = _Sums(suffix.model.cfg.d_vocab), _Sums(suffix.model.cfg.d_vocab)
@@ -217,7 +226,8 @@ def _changes(
     for index in order.split(rows_a_pass(suffix.model, windows.tokens.shape[1])):
         part = rows_of(windows, index)
         length = part.tokens.shape[1]
-        code, place, base = (x[index.to(x.device), :length] for x in (codes, places, residual))
+        code, place = (x[index.to(x.device), :length] for x in (codes, places))
+        base = activations_of(suffix, part)
 
         def run(activation: Tensor, code: Tensor = code, base: Tensor = base, part: Windows = part) -> Tensor:
             moved = (activation - code).unsqueeze(-1) * row

@@ -11,7 +11,7 @@ from torch import Tensor
 from bae_lens.activations.text import Windows
 from bae_lens.intervene.each_feature import Effects, codes_after_bos, effects_of_changes
 from bae_lens.intervene.metrics import Metric, last_logits
-from bae_lens.intervene.suffix import Prompts, Suffix, activations_of, logits_from, prompt_windows, suffix_of
+from bae_lens.intervene.suffix import Prompts, Suffix, activations_of, logits_from, suffix_of, token_windows
 
 PLACES = ("same", "last")
 
@@ -112,7 +112,7 @@ def _pair(model: Any, sae: SAE[Any], source: Prompts, target: Prompts, at: str, 
     if at not in PLACES:
         raise ValueError(f"at must be one of {', '.join(PLACES)}, got {at!r}")
     suffix = suffix_of(model, sae, hook_name)
-    one, two = prompt_windows(model, source), prompt_windows(model, target)
+    one, two = token_windows(model, source), token_windows(model, target)
     for name, windows in (("source", one), ("target", two)):
         if len(windows.tokens) != 1:
             raise ValueError(f"one {name} prompt at a time: got {len(windows.tokens)}")

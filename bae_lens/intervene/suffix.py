@@ -10,6 +10,7 @@ from transformer_lens.hook_points import HookPoint
 
 from bae_lens.activations.harvest import activations_at
 from bae_lens.activations.models import find_hook_point, hook_shape, is_bridge, layer_of
+from bae_lens.activations.prompts import padded_windows
 from bae_lens.activations.text import Windows
 from bae_lens.chunks import ENTRIES
 from bae_lens.intervene.attach import STEERED, check_site, spliced_at
@@ -35,7 +36,8 @@ def suffix_at(model: Any, hook_name: str | None) -> Suffix:
     """A model from a hook point on.
 
     Raises:
-        ValueError: If there is no such hook point, writing to it would not do what it says, or an SAE or a steering is on there.
+        ValueError: If there is no such hook point, writing to it would not do what it says, or something is spliced or steered
+            there.
     """
     point = find_hook_point(model, hook_name, writing=True)
     assert hook_name is not None
@@ -66,10 +68,13 @@ def check_linear_decoder(sae: SAE[Any]) -> None:
 
 
 @torch.no_grad()
-def activations_of(suffix: Suffix, windows: Windows) -> Float[Tensor, "prompt pos *shape"]:
-    """What passes the hook point in these windows; the forward pass ends there."""
-    mask = torch.ones_like(windows.tokens, device=_device(suffix.model))
-    return activations_at(suffix.model, windows.tokens, suffix.hook_name, mask).unflatten(2, suffix.shape)
+def activations_of(suffix: Suffix, windows: Windows, batch_size: int = 32) -> Float[Tensor, "prompt pos *shape"]:
+    """What passes the hook point in these windows; the forward passes end there."""
+    found = []
+    for tokens in windows.tokens.split(batch_size):
+        mask = torch.ones_like(tokens, device=_device(suffix.model))
+        found.append(activations_at(suffix.model, tokens, suffix.hook_name, mask))
+    return torch.cat(found).unflatten(2, suffix.shape)
 
 
 def logits_from(
@@ -90,7 +95,7 @@ def logits_from(
     return suffix.model.run_with_hooks(tokens, fwd_hooks=[(name, put_in)], attention_mask=torch.ones_like(tokens))
 
 
-def prompt_windows(model: Any, prompts: Prompts) -> Windows:
+def token_windows(model: Any, prompts: Prompts) -> Windows:
     """Prompts as windows of tokens, each text after BOS.
 
     Raises:
@@ -110,11 +115,8 @@ def prompt_windows(model: Any, prompts: Prompts) -> Windows:
             raise ValueError(f"prompt {number} is empty: it has no token after BOS")
         if len(row) > model.cfg.n_ctx:
             raise ValueError(f"prompt {number} has {len(row)} tokens, the model's context only {model.cfg.n_ctx}: shorten it")
-    lengths = torch.tensor([len(row) for row in rows])
-    tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    for place, row in zip(tokens, rows, strict=True):
-        place[: len(row)] = row
-    return Windows(tokens, lengths, torch.arange(len(rows)))
+    windows = padded_windows([row.tolist() for row in rows])
+    return windows._replace(document=prompts.document) if isinstance(prompts, Windows) else windows
 
 
 def rows_of(windows: Windows, index: Int[Tensor, " row"]) -> Windows:
@@ -130,7 +132,7 @@ def after_bos(windows: Windows) -> Tensor:
 
 
 def rows_a_pass(model: Any, length: int) -> int:
-    """How many windows of so many tokens to run at a time, so that their logits are about 16 MiB: larger ones leave the cache."""
+    """How many windows of so many tokens to run at a time: their logits are about 16 MiB, which a cache still holds."""
     return max(1, ENTRIES // (length * model.cfg.d_vocab))
 
 
