@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, export, steer, synthetic
+from bae_lens.commands import bench_codes, demo, export, steer, synthetic, taskvec
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -14,11 +14,12 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens steer --bae DIR --feature 412 ...      what a feature does to its tokens over strengths, and what it costs
+  bae-lens taskvec --bae DIR --task FILE          task vectors of features: accuracy against strength (Fig. 6)
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, synthetic, bench_codes, steer, export)
+COMMANDS = (demo, synthetic, bench_codes, steer, taskvec, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

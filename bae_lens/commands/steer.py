@@ -13,9 +13,9 @@ def add(commands: Commands) -> None:
         commands,
         "steer",
         help="what steering with a feature does to its tokens, and what it costs, beside random directions",
-        description="Adds a feature at every token over a list of strengths: the probability of the tokens that it promotes, KL "
-        "and CE on unrelated text, and the same of random directions of equal norm. Prints the notebook lines that repeat it. "
-        "The same command again goes on with the features that lack.",
+        description="Adds a feature at every token over a list of strengths: the probability of the tokens that it promotes, "
+        "KL and CE on unrelated text, and the same of random directions of equal norm. Prints the notebook lines that repeat "
+        "it. The same command again goes on with the features that lack.",
         example=example,
     )
     parser.add_argument("--model", help="model directory or name (default: the embedded tiny Llama)")

@@ -25,5 +25,5 @@ def text_windows(model: Any, path: str | Path | None, count: int = 64, context: 
     if context > model.cfg.n_ctx:
         raise ValueError(f"windows of {context} tokens are longer than the model's context of {model.cfg.n_ctx}")
     documents = python_docs().held_out if path is None else read_documents(path)
-    windows = tokenize(model.tokenizer, documents, context)
+    windows = tokenize(model.tokenizer, documents[:count], context)  # each gives a window at least
     return rows_of(windows, torch.arange(min(count, len(windows.lengths))))

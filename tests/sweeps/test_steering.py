@@ -136,19 +136,9 @@ def prompts_file(tmp_path):
 
 
 def command(bae_dir, prompts_file, out, *more):
-    options = [
-        "--bae",
-        str(bae_dir),
-        "--feature",
-        "5,7",
-        "--strength",
-        "0,2",
-        "--prompts",
-        str(prompts_file),
-        "--out",
-        str(out),
-    ]
-    return ["steer", *options, "--windows", "4", "--context", "24", "--random", "1", *more]
+    files = ["--bae", str(bae_dir), "--prompts", str(prompts_file), "--text", str(prompts_file), "--out", str(out)]
+    sizes = ["--windows", "4", "--context", "24", "--random", "1"]
+    return ["steer", *files, "--feature", "5,7", "--strength", "0,2", *sizes, *more]
 
 
 def test_the_command_writes_table_picture_and_notebook_lines_that_give_the_same_numbers(
