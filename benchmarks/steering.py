@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--bae", type=Path, default=Path("runs/steering-bae"), help="trained here where it is not there")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--features", type=int, default=20)
-    parser.add_argument("--windows", type=int, default=32, help="of 64 tokens, for the effect and for the cost")
-    parser.add_argument("--random", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=24, help="of 64 tokens, for the effect and for the cost")
+    parser.add_argument("--random", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     model = bae_lens.load_model(demo_model_dir())
@@ -95,9 +95,7 @@ def main() -> None:
     ratio = statistics.median(sweep.gain() / sweep.random_gain() for sweep in sweeps)
     own = statistics.median(sweep.gain() / sweep.random_gain(own=True) for sweep in sweeps)
     print(
-        print(
-            f"\nof {len(sweeps)}: {rising} rise at every strength, {thrice} gain thrice a random direction's rise, {both} do both"
-        )
+        f"\nof {len(sweeps)}: {rising} rise at every strength, {thrice} gain thrice a random direction's rise, {both} do both"
     )
     print(f"median gain over random: {ratio:.1f} times on the feature's tokens, {own:.1f} times against their own tokens")
     if args.json:

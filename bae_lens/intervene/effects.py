@@ -144,7 +144,7 @@ def _word(change: TokenChange) -> str:
 def feature_effect(
     model: Any,
     sae: SAE[Any],
-    feature: int,
+    feature: Any,
     prompts: Prompts,
     *,
     activation: float | None = None,
@@ -159,6 +159,7 @@ def feature_effect(
     The model runs once up to the hook point; after it with the feature on, off, and as it is. What the SAE misses stays.
 
     Args:
+        feature: Its index.
         prompts: Texts, tokens or windows.
         activation: What the feature is where it is turned on. By default its mean where it is on in these prompts; where it
             is on nowhere, one level of a BAE's feature.
@@ -170,7 +171,7 @@ def feature_effect(
             context, or the activation is not known.
         IndexError: If the feature is out of range.
     """
-    parse_edit(sae, feature, 0.0 if activation is None else activation)
+    feature = parse_edit(sae, feature, 0.0 if activation is None else activation).feature
     suffix = suffix_of(model, sae, hook_name)
     windows = token_windows(model, prompts)
     codes = _codes(suffix, sae, windows, feature)

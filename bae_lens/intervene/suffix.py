@@ -14,11 +14,10 @@ from bae_lens.activations.prompts import padded_windows
 from bae_lens.activations.text import Windows
 from bae_lens.chunks import ENTRIES
 from bae_lens.intervene.attach import STEERED, check_site, spliced_at
+from bae_lens.intervene.edits import LINEAR_DECODERS
 
 Prompts = Any
 """Text or a list of texts, tokens ``(pos,)`` or ``(prompt, pos)``, a list of tokens ``(pos,)``, or `Windows`."""
-LINEAR_DECODERS = ("none", "expected_average_only_in")
-"""Normalisations under which a decoder row has one size in the residual stream."""
 
 
 class Suffix(NamedTuple):

@@ -7,6 +7,7 @@ against the same tokens, are the control.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +69,7 @@ class SteeringSweep(NamedTuple):
     def rises(self) -> bool:
         """Whether the target's probability rises from each strength to the next."""
         found = [point.probability for point in sorted(self.points)]
-        return all(a < b for a, b in zip(found, found[1:], strict=False))
+        return all(a < b for a, b in pairwise(found))
 
     def gain(self) -> float:
         """By how much the target's probability rises from the lowest to the highest strength."""
@@ -100,7 +101,7 @@ class Shifted(NamedTuple):
 def measure_steering(
     model: Any,
     sae: SAE[Any],
-    feature: int,
+    feature: Any,
     *,
     strengths: Sequence[float],
     prompts: Prompts,
@@ -127,8 +128,7 @@ def measure_steering(
             than the context, or a target is not one token.
         IndexError: If the feature is out of range.
     """
-    for strength in strengths:
-        parse_edit(sae, feature, strength)
+    (feature,) = {parse_edit(sae, feature, strength).feature for strength in strengths} or {feature}
     if len(set(strengths)) < 2 or random < 1 or top < 1:
         raise ValueError(
             f"a sweep needs at least two strengths, one random direction and one target token: got {list(strengths)}, {random} "
@@ -154,7 +154,7 @@ def measure_steering(
     by_direction = [[point(d, place, float(s)) for place, s in enumerate(strengths)] for d in range(len(directions))]
     words = [model.tokenizer.decode([i]) if model.tokenizer else str(i) for i in chosen[0].tolist()]
     return SteeringSweep(
-        int(feature),
+        feature,
         suffix.hook_name,
         row.norm().item(),
         words,
@@ -185,6 +185,7 @@ def shifted_predictions(
     suffix: Suffix, windows: Windows, shifts: Float[Tensor, "shift d_in"], label: str = "", progress: bool = False
 ) -> list[Shifted]:
     """What the model predicts with each vector added at every token of the windows; what is before the hook point runs once."""
+    shifts, place = shifts.unique(dim=0, return_inverse=True)  # no direction at strength 0 is run twice
     sums = [_Sums(suffix.model.cfg.d_vocab) for _ in shifts]
     batches = windows.lengths.argsort(stable=True).split(min(32, rows_a_pass(suffix.model, windows.tokens.shape[1])))
     with tqdm(total=len(batches) * len(shifts), desc=label, leave=False, disable=not progress) as bar:
@@ -196,7 +197,7 @@ def shifted_predictions(
                 moved = base + shift.to(base).view(suffix.shape)
                 total.add(clean, _Predictions(logits_from(suffix, moved, part.tokens), part))
                 bar.update()
-    return [total.mean() for total in sums]
+    return [sums[i].mean() for i in place.tolist()]
 
 
 class _Predictions:
