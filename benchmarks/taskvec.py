@@ -39,7 +39,7 @@ LABELS = [
     *("ibex", "jay", "kite", "lion", "mole", "newt", "owl", "pig"),
 ]
 TEMPLATE = Template(text="", label="->", end="\n")
-HOOK, EXPANSION, KEEP, LINES = "blocks.2.hook_resid_pre", 4, 64, 4000
+HOOK, EXPANSION, KEEP, LINES = "blocks.1.hook_resid_mid", 4, 64, 2000
 
 
 def world(seed: int = 0) -> list[Task]:
@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/taskvec-benchmark"))
     parser.add_argument("--hook", default=HOOK)
-    parser.add_argument("--steps", type=int, default=1500, help="of the BAE and the SAE (%(default)s)")
+    parser.add_argument("--steps", type=int, default=800, help="of the BAE and the SAE (%(default)s)")
     parser.add_argument("--llama-steps", type=int, default=3000, help="at most (%(default)s)")
     parser.add_argument(
         "--target", type=float, default=0.93, help="accuracy at which the Llama is trained enough (%(default)s)"

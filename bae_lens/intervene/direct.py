@@ -52,10 +52,10 @@ def direct_logits(
     Raises:
         ValueError: If what passes the SAE's hook point is not added to the residual stream, or its width is another.
     """
-    hook_name = hook_name or sae.cfg.metadata.hook_name or ""
-    if not hook_name.endswith(WRITES_TO_STREAM) or sae.cfg.d_in != model.cfg.d_model:
+    name = str(hook_name or sae.cfg.metadata.hook_name)
+    if not name.endswith(WRITES_TO_STREAM) or sae.cfg.d_in != model.cfg.d_model:
         raise ValueError(
-            f"direct logits are of SAEs in the residual stream: this one is at {hook_name!r} and of width {sae.cfg.d_in}, "
+            f"direct logits are of SAEs in the residual stream: this one is at {name!r} and of width {sae.cfg.d_in}, "
             f"the model's stream of width {model.cfg.d_model}"
         )
     check_linear_decoder(sae)

@@ -137,13 +137,14 @@ def effects_of_changes(
 
 def agreement(exact: Float[Tensor, " pair"], estimate: Float[Tensor, " pair"]) -> Agreement:
     """Pearson's and Spearman's correlation, and how often the signs are the same; NaN for fewer than two pairs."""
-    from scipy.stats import pearsonr, spearmanr
+    from scipy.stats import rankdata
 
     if len(exact) < 2:
         return Agreement(len(exact), float("nan"), float("nan"), float("nan"))
-    one, two = exact.double().numpy(), estimate.double().numpy()
-    same = float((exact.sign() == estimate.sign()).double().mean())
-    return Agreement(len(one), float(pearsonr(one, two)[0]), float(spearmanr(one, two)[0]), same)
+    pair = torch.stack([exact, estimate]).double()
+    ranks = torch.from_numpy(rankdata(pair.numpy(), axis=1))
+    pearson, spearman = (torch.corrcoef(values)[0, 1].item() for values in (pair, ranks))
+    return Agreement(len(exact), pearson, spearman, (exact.sign() == estimate.sign()).double().mean().item())
 
 
 def _features(sae: SAE[Any], features: Sequence[int] | None) -> Tensor:

@@ -31,7 +31,7 @@ class TokenChange(NamedTuple):
     """What a feature does to one token of the vocabulary."""
 
     token: str
-    index: int
+    token_id: int
     logit: float
     """Mean change of its logit, centred over the vocabulary."""
     before: float

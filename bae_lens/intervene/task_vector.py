@@ -90,7 +90,7 @@ def mean_difference(model: Any, hook_name: str, *, good: Prompts, bad: Prompts) 
     """The same without a dictionary: mean activation of the good prompts' last tokens minus that of the bad ones'."""
     suffix = suffix_at(model, hook_name)
     sets = [_windows(model, prompts, name) for name, prompts in (("good", good), ("bad", bad))]
-    means = [sum(last.flatten(1).double().sum(0) for last in _last_activations(suffix, w)) / len(w.tokens) for w in sets]
+    means = [torch.cat([x.flatten(1).double() for x in _last_activations(suffix, windows)]).mean(0) for windows in sets]
     return (means[0] - means[1]).float().cpu()
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +101,6 @@ def _csv(sweep: TaskSweep) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["vector", "strength", "accuracy", "accuracy_making"])
     for curve in sweep.curves:
-        rows: Sequence[Any] = zip(sweep.strengths, curve.accuracy, curve.making, strict=True)
-        writer.writerows([curve.name, *row] for row in rows)
+        for row in zip(sweep.strengths, curve.accuracy, curve.making, strict=True):
+            writer.writerow([curve.name, *row])
     return text.getvalue()

@@ -55,8 +55,8 @@ def test_turning_a_feature_on_is_measured_against_turning_it_off_token_by_token(
     assert effect.turned_on.kl == pytest.approx(torch.stack(kl).mean().item(), abs=1e-4)
     assert effect.loss == pytest.approx(torch.stack(nats).mean().item(), abs=1e-3)
     ranked = torch.stack(change).mean(0).argsort(descending=True)
-    assert [token.index for token in effect.up[:3]] == ranked[:3].tolist()
-    assert [token.index for token in effect.down[:3]] == ranked.flip(0)[:3].tolist()
+    assert [token.token_id for token in effect.up[:3]] == ranked[:3].tolist()
+    assert [token.token_id for token in effect.down[:3]] == ranked.flip(0)[:3].tolist()
     assert effect.up[0].token == any_model.tokenizer.decode([ranked[0]])
 
 

@@ -62,7 +62,7 @@ def test_curves_hold_the_accuracy_with_each_vector_at_each_strength(model, make_
         )
     vector = bae_lens.task_vector(model, saes["one"], good=prompts.good.texts, bad=prompts.bad.texts, keep=8)
     assert curves[0].accuracy[1] == slow_accuracy(model, prompts, prompts.zero_shot, 40 * vector.direction)
-    assert (curves[0].norm, curves[0].kept) == (vector.norm, 8)
+    assert (curves[0].norm, curves[0].kept) == (vector.norm, len(vector.features))
     assert [curve.norm for curve in curves[3:]] == pytest.approx([vector.norm] * 2, rel=1e-5)
 
 
