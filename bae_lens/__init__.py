@@ -13,8 +13,10 @@ from bae_lens.activations.stream import ModelActivations
 from bae_lens.activations.text import read_documents, split_documents, tokenize
 from bae_lens.analyze.entropy import entropy_estimates
 from bae_lens.intervene.attach import attach
+from bae_lens.intervene.effects import feature_effect
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
+from bae_lens.intervene.task_vector import task_vector
 from bae_lens.model.bae import BAE
 from bae_lens.model.binarize import SURROGATES, Surrogate
 from bae_lens.model.config import BAEConfig
@@ -50,6 +52,7 @@ __all__ = [
     "attach",
     "distill_encoder",
     "entropy_estimates",
+    "feature_effect",
     "harvest",
     "harvest_to_disk",
     "inspect",
@@ -63,6 +66,7 @@ __all__ = [
     "save_activations",
     "split_documents",
     "steer",
+    "task_vector",
     "tokenize",
     "train",
 ]

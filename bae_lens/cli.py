@@ -12,7 +12,9 @@ from bae_lens.commands import (
     harvest,
     icl,
     rate_distortion,
+    steer,
     synthetic,
+    taskvec,
     train,
     two_tokens,
 )
@@ -30,11 +32,14 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens rate-distortion --activations DIR      bits a token against FVU at a hook point, beside PCA and the Gaussian bound
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens steer --bae DIR --feature 412 ...      what a feature does to its tokens over strengths, and what it costs
+  bae-lens taskvec --bae DIR --task FILE          task vectors of features: accuracy against strength (Fig. 6)
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, harvest, train, entropy, icl, two_tokens, rate_distortion, synthetic, bench_codes, export)
+
+COMMANDS = (demo, harvest, train, entropy, icl, two_tokens, rate_distortion, steer, taskvec, synthetic, bench_codes, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """How likely a model finds each label after a prompt (A.3): log-probabilities summed over a label's tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,9 +9,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bae_lens.activations.prompts import Cut, cut_prompts, padded_windows
+from bae_lens.activations.text import Windows
 
 LOGITS = 2**27
 """Logits that a forward pass may make: half a GiB in fp32."""
+Forward = Callable[[Windows, Tensor], Tensor]
+"""Windows, and how many tokens of each are the prompt's ``(window,)``, to logits ``(window, pos, vocab)``."""
 
 
 class _Row(NamedTuple):
@@ -25,7 +28,13 @@ class _Row(NamedTuple):
 
 
 def label_log_probs(
-    model: Any, prompts: Sequence[str], labels: Sequence[str], *, batch_size: int = 32, progress: bool = False
+    model: Any,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    batch_size: int = 32,
+    progress: bool = False,
+    forward: Forward | None = None,
 ) -> Float[Tensor, "prompt label"]:
     """The log-probability (nats) of each label after each prompt and a space, summed over the label's tokens; fp32, on the CPU.
 
@@ -34,6 +43,7 @@ def label_log_probs(
     Args:
         model: A HookedTransformer or a TransformerBridge, with its tokenizer.
         batch_size: Sequences a forward pass; fewer where they would make more than 2^27 logits.
+        forward: What makes the logits, where that is not just the model: an edit at the end of each prompt, say.
 
     Raises:
         ValueError: If there is no prompt or no label, a prompt and its longest label are longer than the context, or a label
@@ -53,7 +63,7 @@ def label_log_probs(
             fits = max(1, LOGITS // (len(rows[-1].tokens) * model.cfg.d_vocab))
             batch = rows[-min(batch_size, fits) :]
             del rows[-len(batch) :]
-            for row, log_probs in zip(batch, _log_probs(model, batch), strict=True):
+            for row, log_probs in zip(batch, _log_probs(model, batch, forward), strict=True):
                 for label in row.labels:
                     found[row.prompt, label] = _summed(log_probs, cuts[row.prompt].answers[label])
             bar.update(len(batch))
@@ -74,12 +84,15 @@ def _rows(number: int, cut: Cut) -> list[_Row]:
 
 
 @torch.no_grad()
-def _log_probs(model: Any, rows: Sequence[_Row]) -> list[Float[Tensor, "step vocab"]]:
+def _log_probs(model: Any, rows: Sequence[_Row], forward: Forward | None) -> list[Float[Tensor, "step vocab"]]:
     """Of each sequence, the log-probabilities of what comes after its prompt, and after each of its tokens that follow."""
     windows = padded_windows([row.tokens for row in rows])
-    device = next(model.parameters()).device
-    mask = torch.arange(windows.tokens.shape[1]) < windows.lengths.unsqueeze(1)
-    logits = model(windows.tokens.to(device), attention_mask=mask.long().to(device))
+    if forward is not None:
+        logits = forward(windows, torch.tensor([row.begin for row in rows]))
+    else:
+        device = next(model.parameters()).device
+        mask = torch.arange(windows.tokens.shape[1]) < windows.lengths.unsqueeze(1)
+        logits = model(windows.tokens.to(device), attention_mask=mask.long().to(device))
     return [logits[i, row.begin - 1 : len(row.tokens)].float().log_softmax(-1).cpu() for i, row in enumerate(rows)]
 
 
