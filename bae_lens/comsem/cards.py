@@ -71,7 +71,8 @@ def _html(result: FeatureResult, feature: FeatureSamples) -> str:
     return (
         f'<article id="feature-{result.feature}"><h2>#{result.feature}: <bdi>{html.escape(phrase)}</bdi></h2>'
         f'<p>score <span class="score">{html.escape(score)}</span>, '
-        f'<span class="muted">shuffled control {shuffled}, seen {result.seen} times</span></p>{reason}<ol>{"".join(items)}</ol></article>'
+        f'<span class="muted">shuffled control {shuffled}, seen {result.seen} times</span></p>{reason}'
+        f"<ol>{''.join(items)}</ol></article>"
     )
 
 

@@ -54,8 +54,11 @@ def yes(phrase: str, item: str) -> bool:
     return hashlib.sha256(f"{phrase}|{item}".encode()).digest()[0] % 3 > 0
 
 
+CALM = Behaviour()
+
+
 @contextmanager
-def server(behaviour: Behaviour = Behaviour()) -> Iterator[str]:
+def server(behaviour: Behaviour = CALM) -> Iterator[str]:
     """The server's base URL for as long as the block runs."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
@@ -104,7 +107,7 @@ class Server:
             writer.close()
 
     async def respond(self, head: str, content: bytes, writer: asyncio.StreamWriter) -> bool:
-        if head.startswith("GET") and "/models" in head.split("\r\n")[0]:
+        if head.startswith("GET") and "/v1/models" in head.split("\r\n")[0]:
             return await self.send(writer, 200, {"object": "list", "data": [{"id": "known-model", "object": "model"}]})
         if not head.startswith("POST") or "/v1/chat/completions" not in head.split("\r\n")[0]:
             return await self.send(writer, 404, b"<html>not here</html>")

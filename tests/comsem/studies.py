@@ -5,9 +5,30 @@ import random
 from bae_lens.comsem.samples import Sample
 from bae_lens.comsem.study import FeatureSamples, Study
 
-WORDS = (
-    ["red", "green", "blue", "dog", "cat", "horse", "run", "walk", "jump", "one", "two", "three", "seven", "quickly", "slowly", "house", "river", "stone", "apple", "of", "and", "the"]
-)
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "dog",
+    "cat",
+    "horse",
+    "run",
+    "walk",
+    "jump",
+    "one",
+    "two",
+    "three",
+    "seven",
+    "quickly",
+    "slowly",
+    "house",
+    "river",
+    "stone",
+    "apple",
+    "of",
+    "and",
+    "the",
+]
 
 
 def make_sample(words, index, activations=()):

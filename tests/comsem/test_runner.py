@@ -240,11 +240,11 @@ def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path):
     study = make_study(10, control=0)
     prices = {"known-model": Price(1000.0, 1000.0)}  # 110 tokens a request are 0.11 dollars
     with server() as url:
-        small = RunOptions(budget=30.0, prices=prices, progress=False, concurrency=4, shuffled=0)
+        small = RunOptions(budget=8.0, prices=prices, progress=False, concurrency=4, shuffled=0)
         first = run(study, url, tmp_path / "j", small)
         assert first.stopped is not None
-        assert "30 dollars" in first.stopped
-        assert 0 < first.usage["known-model"].cost <= 30.0
+        assert "8 dollars" in first.stopped
+        assert 0 < first.usage["known-model"].cost <= 8.0
         assert first.summary.stopped > 0
         assert first.summary.scored + first.summary.stopped == 10
         large = RunOptions(budget=10000.0, prices=prices, progress=False, concurrency=4, shuffled=0)
