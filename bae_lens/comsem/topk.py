@@ -40,23 +40,23 @@ def top_k(codes: np.ndarray, scale: Scale, k: int, *, keep_usual: bool = False) 
     k = min(k, scale.features)
     if keep_usual:
         return TopK(_dense(codes, scale, k), 0)
-    token, feature = unusual_places(codes, scale.usual)
-    entries, rank = ranked(token, feature, scale.at(codes[token, feature], feature), scale.features)
-    usual = np.sort(scale.usual_magnitudes())
-    above = len(usual) - np.searchsorted(usual, entries.magnitude, side="left")  # usual codes that are no smaller
+    flat = np.flatnonzero(codes != scale.usual)
+    token, feature = np.divmod(flat, scale.features)
+    entries, rank = ranked(token, feature, scale.at(codes.reshape(-1)[flat], feature), scale.features)
     first = rank < k
-    contested = np.unique(entries.token[first & (above > 0) & (rank + above >= k)])
     kept = Entries(*(part[first] for part in entries))
+    contested = _contested(kept, rank[first], scale, k)
     if len(contested):
         kept = _replace(kept, contested, _dense(codes[contested], scale, k), codes, scale)
     return TopK(kept, len(codes) * k - len(kept.token))
 
 
-def unusual_places(codes: np.ndarray, usual: np.ndarray) -> tuple[Int[np.ndarray, " entry"], Int[np.ndarray, " entry"]]:
-    """Token and feature of each code that is not the usual one, token by token."""
-    differs = codes != usual
-    flat = np.flatnonzero(differs)
-    return np.divmod(flat, codes.shape[1])
+def _contested(kept: Entries, rank: Int[np.ndarray, " entry"], scale: Scale, k: int) -> Int[np.ndarray, " token"]:
+    """Tokens where a feature at its usual code may come before one of the entries."""
+    usual = np.sort(scale.usual_magnitudes())
+    low = kept.magnitude <= usual[-1]  # of bits none: what is unusual is always further from the mean
+    above = len(usual) - np.searchsorted(usual, kept.magnitude[low], side="left")  # usual codes that are no smaller
+    return np.unique(kept.token[low][rank[low] + above >= k])
 
 
 def ranked(token: np.ndarray, feature: np.ndarray, magnitude: np.ndarray, features: int) -> tuple[Entries, np.ndarray]:

@@ -72,9 +72,9 @@ def test_an_address_without_its_v1_ends_the_run(tmp_path):
 
 def test_a_model_that_does_not_exist_ends_the_run_and_near_names_are_said(tmp_path):
     missing = {"error": {"message": "The model does not exist", "code": "model_not_found"}}
-    with server(Behaviour(answer=lambda body: (404, missing))) as url:
-        with pytest.raises(FatalError, match="has no model 'known-modle'; did you mean 'known-model'"):
-            interpret(make_study(2), OpenAIBackend("known-modle", url), journal=tmp_path / "j", options=OPTIONS)
+    told = pytest.raises(FatalError, match="has no model 'known-modle'; did you mean 'known-model'")
+    with server(Behaviour(answer=lambda body: (404, missing))) as url, told:
+        interpret(make_study(2), OpenAIBackend("known-modle", url), journal=tmp_path / "j", options=OPTIONS)
 
 
 @pytest.mark.parametrize(

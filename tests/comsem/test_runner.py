@@ -35,7 +35,7 @@ class Watched(OpenAIBackend):
 
     def __init__(self, log, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.log = open(log, "a", buffering=1)  # noqa: SIM115
+        self.log = log.open("a", buffering=1)
 
     async def answer(self, request):
         self.log.write(request_key(self.identity(), request) + "\n")
@@ -55,7 +55,7 @@ def keys(path):
 
 
 def survive(tmp_path, kills, features, seed=0):
-    """Runs a study against a failing server, killed so many times at moments by lot; what it sent after each kill is checked."""
+    """Runs a study against a failing server, killed so many times by lot; what it sent after each kill is checked."""
     study = make_study(features)
     lot = random.Random(seed)
     with server() as url:
@@ -258,20 +258,16 @@ def test_a_budget_is_never_passed_and_more_of_it_goes_on(tmp_path):
 def test_a_budget_too_small_for_one_request_is_refused_before_anything_is_sent(tmp_path):
     log = tmp_path / "log"
     with server(Behaviour(log=log)) as url, pytest.raises(ValueError, match="too small for one request, which may cost"):
-        options = RunOptions(budget=1e-6, prices={"known-model": Price(1, 1)}, progress=False)
-        run(make_study(2), url, tmp_path / "j", options)
+        run(make_study(2), url, tmp_path / "j", RunOptions(budget=1e-6, prices={"known-model": Price(1, 1)}, progress=False))
     assert not log.exists() or not log.read_text()
     assert not (tmp_path / "j").exists()
 
 
 def test_a_budget_needs_a_price(tmp_path):
-    with pytest.raises(
-        ValueError, match="a budget needs a price, and 'gpt-4.1-minni' is not in the table.*did you mean 'gpt-4.1-mini'"
-    ):
-        options = RunOptions(budget=1.0, progress=False)
-        interpret(
-            make_study(1), OpenAIBackend("gpt-4.1-minni", "http://127.0.0.1:9/v1"), journal=tmp_path / "j", options=options
-        )
+    backend, options = OpenAIBackend("gpt-4.1-minni", "http://127.0.0.1:9/v1"), RunOptions(budget=1.0, progress=False)
+    told = "a budget needs a price, and 'gpt-4.1-minni' is not in the table.*did you mean 'gpt-4.1-mini'"
+    with pytest.raises(ValueError, match=told):
+        interpret(make_study(1), backend, journal=tmp_path / "j", options=options)
 
 
 def test_the_shuffled_control_judges_anothers_phrase(tmp_path):
