@@ -164,7 +164,7 @@ def _checked(options: InterpretOptions) -> tuple[RunOptions, dict[tuple[str, str
             None if who[0] == "openai" else who[0],
             key_variable=options.api_key_variable,
             timeout=options.timeout,
-            connections=max(256, options.concurrency),
+            connections=options.concurrency,
         )
         for who in _who(options)
         if who[0] != "rules"

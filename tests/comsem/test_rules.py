@@ -2,7 +2,7 @@ import asyncio
 import json
 
 import pytest
-from studies import WORDS, make_sample, make_study
+from studies import make_sample, make_study
 
 from bae_lens.comsem import RequestError, RulesBackend, RunOptions, interpret
 from bae_lens.comsem.backends.properties import CLASSES, is_known, properties_of
@@ -63,14 +63,32 @@ def test_every_predicate_is_one_that_can_be_judged():
 
 
 def test_the_most_precise_predicate_is_proposed(rules):
-    dogs = [make_sample(["red", "dog", "of", word], 1) for word in WORDS[:5]]
+    before = ("red", "run", "three", "house", "of")
+    dogs = [make_sample([word, "dog", after], 1) for word, after in zip(before, reversed(before), strict=True)]
     assert rules.propose(dogs) == 'the token "dog"'
-    mixed = [make_sample(["red", word, "of"], 1) for word in ("dog", "dog", "cat", "cat", "cat")]
+    mixed = [
+        sample._replace(tokens=(sample.tokens[0], f" {t}", sample.tokens[2]))
+        for sample, t in zip(dogs, ["cat", "dog", "cat", "dog", "cat"], strict=True)
+    ]
     assert rules.propose(mixed) == 'the token "cat" or the token "dog"'
-    after = [make_sample(["run", "the", word], 2) for word in ("apple", "stone", "river", "horse", "blue")]
+    after = [
+        make_sample([first, "the", word], 2)
+        for first, word in zip(before, ("apple", "stone", "river", "horse", "blue"), strict=True)
+    ]
     assert rules.propose(after) == 'tokens after "the"'
-    forms = [make_sample(["they", word], 1) for word in ("jumping", "jumps", "jumped", "jump", "jumper")]
+    forms = [
+        make_sample([first, word], 1)
+        for first, word in zip(before, ("jumping", "jumps", "jumped", "jump", "jumper"), strict=True)
+    ]
     assert rules.propose(forms) == 'forms of the word "jump"'
+
+
+def test_an_or_inside_quotes_does_not_part_a_phrase(rules):
+    odd = Sample(("a", " this or that"), 1, 2, 0, 0.0)
+    holds = rules._reader('the token "this or that" or articles')
+    assert holds(odd)
+    assert holds(odd.at(0))
+    assert not holds(make_sample(["this"], 0))
 
 
 def test_rules_judge_what_they_proposed(rules):

@@ -30,7 +30,7 @@ class OpenAIBackend:
         temperature: 0 by default, for equal answers to equal questions.
         seed: Told to the server.
         timeout: Seconds for one answer.
-        connections: Open at a time; at least the concurrency of the run.
+        connections: Pools of connections; about as many as there are requests at a time.
         schema: Ask for JSON-schema answers; where the server does not know them, answers are parsed without.
 
     Raises:
@@ -48,11 +48,12 @@ class OpenAIBackend:
         temperature: float = 0.0,
         seed: int = 0,
         timeout: float = 120.0,
-        connections: int = 256,
+        connections: int = 64,
         schema: bool = True,
     ):
-        import httpx2
         import openai
+
+        from bae_lens.comsem.backends.spread import SpreadTransport
 
         if not model:
             raise ValueError("a server has many models: give a name (--llm)")
@@ -64,13 +65,12 @@ class OpenAIBackend:
         self._left_out: set[str] = set()
         self._answered = False
         self._unreached = 0
-        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60)
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.base_url,
             max_retries=0,  # retrying is the runner's
             timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
+            http_client=openai.DefaultAsyncHttpxClient(transport=SpreadTransport(connections), timeout=timeout),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -79,11 +79,13 @@ class OpenAIBackend:
 
     async def answer(self, request: Request) -> Reply:
         """One HTTP request (and one more for each parameter that the server turns out not to know)."""
+        import httpx2
         import openai
 
         try:
-            completion = await self._client.chat.completions.create(**self._body(request))
-            reply = self._reply(completion)
+            # the raw answer: building openai's own objects of it costs as much as sending it
+            response = await self._client.post("/chat/completions", body=self._body(request), cast_to=httpx2.Response)
+            reply = self._reply(response.json())
         except openai.APIStatusError as error:
             if self._learns(error, request):
                 return await self.answer(request)
@@ -92,7 +94,7 @@ class OpenAIBackend:
             raise PassingError(f"no answer from {self.base_url} in time") from None
         except openai.APIConnectionError as error:
             raise self._connection_error(error) from None
-        except (openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
+        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise PassingError(
                 self._safe(f"{self.base_url} answered with something that is no completion: {error!r}")
             ) from None
@@ -113,15 +115,17 @@ class OpenAIBackend:
             body |= {"logprobs": True, "top_logprobs": 10}
         return {name: value for name, value in body.items() if name not in self._left_out}
 
-    def _reply(self, completion: Any) -> Reply:
-        choice = completion.choices[0]
-        message = choice.message
-        usage = completion.usage
-        refused = bool(getattr(message, "refusal", None)) or choice.finish_reason == "content_filter"
-        text = message.content if message.content is not None else getattr(message, "refusal", None) or ""
+    def _reply(self, completion: dict[str, Any]) -> Reply:
+        choice = completion["choices"][0]
+        message = choice["message"]
+        usage = completion.get("usage") or {}
+        refusal = message.get("refusal")
+        text = message.get("content")
+        text = text if text is not None else refusal or ""
         if not isinstance(text, str):
             raise TypeError("the content is no text")
-        prompt, answer = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
+        refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
+        prompt, answer = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         return Reply(self._safe(text), refused, prompt, answer, chances_of(choice))
 
     def _learns(self, error: Any, request: Request) -> bool:
@@ -210,15 +214,14 @@ def read_key(variable: str | None, base_url: str, environment: Mapping[str, str]
     return key
 
 
-def chances_of(choice: Any) -> tuple[float, float] | None:
+def chances_of(choice: dict[str, Any]) -> tuple[float, float] | None:
     """Probabilities of yes and no at the first token that is one of them; None where the server gives none."""
-    content = getattr(getattr(choice, "logprobs", None), "content", None) or []
-    for place in content:
-        if _word(place.token) in ("yes", "no"):
+    for place in (choice.get("logprobs") or {}).get("content") or []:
+        if _word(place["token"]) in ("yes", "no"):
             chances = {"yes": 0.0, "no": 0.0}
-            for other in place.top_logprobs or [place]:
-                if _word(other.token) in chances:
-                    chances[_word(other.token)] += math.exp(min(0.0, other.logprob))
+            for other in place.get("top_logprobs") or [place]:
+                if _word(other["token"]) in chances:
+                    chances[_word(other["token"])] += math.exp(min(0.0, other["logprob"]))
             return chances["yes"], chances["no"]
     return None
 

@@ -6,6 +6,7 @@ does worse than this reads its prompt badly.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,18 +16,20 @@ from bae_lens.comsem.backends.protocol import Reply, Request, RequestError
 from bae_lens.comsem.samples import Sample
 
 VERSION = 1
-BASE_PENALTY = 3.0
+BASE_PENALTY = 1.5
 """A predicate is worth its share of the samples, less so many times its share of all tokens."""
 MOST_JOINED = 3
 JOINED = " or "
+PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"])+?(?= or |\Z)')
+"""A predicate of a joined phrase; an "or" inside quotes is part of it."""
 
 
 class RulesBackend:
     """Proposes a predicate of `bae_lens.comsem.backends.properties` for samples, and judges with it.
 
     Of all predicates that are true of a sample, the one of largest value: the share of the samples that it is true of, less
-    three times the share of the background. Exact tokens may be joined by "or", where each is there twice: what is there once
-    may be chance.
+    one and a half times the share of the background. Up to two more are joined by "or", while worth something for the samples
+    that are left.
 
     Args:
         background: Tokens by lot from the same text (`Study.background`), which say how frequent each predicate is.
@@ -66,22 +69,24 @@ class RulesBackend:
         """Nothing to end."""
 
     def propose(self, samples: Sequence[Sample]) -> str:
-        """The predicate of largest value; of equal ones the first of the family's forms."""
-        counts = Counter(phrase for sample in samples for phrase in self._properties(sample))
-        candidates = {phrase: self._value(count / len(samples), phrase) for phrase, count in counts.items()}
-        tokens = [(phrase, count) for phrase, count in counts.items() if phrase.startswith("the token ") and count > 1]
-        tokens = sorted(tokens, key=lambda pair: (-pair[1], pair[0]))[:MOST_JOINED]
-        if len(tokens) > 1:
-            joined = JOINED.join(phrase for phrase, _ in tokens)
-            candidates[joined] = self._value(sum(count for _, count in tokens) / len(samples), joined)
-        return min(candidates, key=lambda phrase: (-round(candidates[phrase], 9), _form(phrase), phrase))
+        """The predicate of largest value, joined with others by "or" as long as each adds more than it costs."""
+        left = [self._properties(sample) for sample in samples]
+        chosen: list[str] = []
+        while left and len(chosen) < MOST_JOINED:
+            counts = Counter(phrase for properties in left for phrase in properties)
+            values = {phrase: self._value(count / len(samples), phrase) for phrase, count in counts.items()}
+            best = min(values, key=lambda phrase: (-round(values[phrase], 9), _form(phrase), phrase))
+            if chosen and values[best] <= 0:
+                break
+            chosen.append(best)
+            left = [properties for properties in left if best not in properties]
+        return JOINED.join(chosen)
 
     def _value(self, coverage: float, phrase: str) -> float:
-        base = sum(self._base.get(part, self._rarest) for part in phrase.split(JOINED))
-        return coverage - BASE_PENALTY * base
+        return coverage - BASE_PENALTY * self._base.get(phrase, self._rarest)
 
     def _reader(self, phrase: str) -> Any:
-        parts = phrase.split(JOINED)
+        parts = [part.removeprefix(JOINED) for part in PART.findall(phrase)]
         if not all(map(is_known, parts)):
             raise RequestError(f"the rules cannot judge {phrase[:80]!r}: it is none of their predicates")
         return lambda sample: not self._properties(sample).isdisjoint(parts)
