@@ -65,9 +65,10 @@ class Judge(NamedTuple):
     async def calibrated(self, phrase: str, samples: Sequence[Sample]) -> Tally | None:
         """Answers by the odds of yes against those of a sample without content; None where the server gives no chances."""
         free, *replies = await asyncio.gather(*(self._chances(phrase, s) for s in (CONTENT_FREE, *samples)))
-        if free is None or not all(replies):
+        if free is None or any(reply is None for reply in replies):
             return None
-        return tally([yes * max(free[1], 1e-9) > no * max(free[0], 1e-9) for yes, no in replies if yes + no > 0])
+        told = [reply for reply in replies if reply is not None and sum(reply) > 0]
+        return tally([yes * max(free[1], 1e-9) > no * max(free[0], 1e-9) for yes, no in told])
 
     async def _simulated(self, phrase: str, sample: Sample) -> list[float]:
         try:

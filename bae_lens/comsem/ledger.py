@@ -84,8 +84,12 @@ class Ledger:
         """Of all models together."""
         rows = list(self.by_model.values())
         unknown = any(row.cost is None for row in rows)
-        requests, prompt, completion = (sum(row[i] for row in rows) for i in range(3))
-        return Usage(requests, prompt, completion, None if unknown else self.spent())
+        return Usage(
+            sum(row.requests for row in rows),
+            sum(row.prompt_tokens for row in rows),
+            sum(row.completion_tokens for row in rows),
+            None if unknown else self.spent(),
+        )
 
     def add(self, model: str, prompt: int, completion: int) -> None:
         """Counts an answer."""

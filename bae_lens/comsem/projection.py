@@ -1,5 +1,6 @@
 """Where a feature's activated vectors lie among those of the same sentences: UMAP, as in Figs. 42 and 43 (an extra)."""
 
+import importlib
 import io
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -49,7 +50,7 @@ def umap_figure(named: Sequence[tuple[str, Points]], seed: int = 0) -> bytes:
         ValueError: If there is nothing to draw, or a set has fewer than 15 vectors.
     """
     try:
-        import umap
+        umap = importlib.import_module("umap")
     except ImportError as error:
         raise ImportError("umap-learn is not installed: pip install 'bae-lens[umap]'") from error
     from matplotlib.backends.backend_agg import FigureCanvasAgg

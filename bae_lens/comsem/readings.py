@@ -38,7 +38,7 @@ class Readings(NamedTuple):
         """The sample with the feature's activation at each token that it shows, 0 where it is not in the top-k."""
         activations = [0.0] * len(sample.tokens)
         for position, magnitude in zip(*self.of(feature, sample.window), strict=True):
-            shown = int(position) - sample.position + sample.index
+            shown = int(position) - sample.position + sample.place
             if 0 <= shown < len(activations):
                 activations[shown] = self.scale.deviation_of(float(magnitude))
         return sample._replace(activations=tuple(activations))

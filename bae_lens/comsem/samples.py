@@ -14,7 +14,7 @@ class Sample(NamedTuple):
 
     tokens: tuple[str, ...]
     """The tokens that are shown, with their white space; joined they are the text."""
-    index: int
+    place: int
     """Which of them the sample is of."""
     position: int
     """The token's place in its window, from 1 (BOS is at 0)."""
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
     @property
     def token(self) -> str:
         """The token; of one that ends a character of several tokens, the whole character."""
-        at = self.index
+        at = self.place
         while at > 0 and not self.tokens[at]:
             at -= 1
         return self.tokens[at]
@@ -39,21 +39,21 @@ class Sample(NamedTuple):
     @property
     def before(self) -> str:
         """The text to the left of the token."""
-        return "".join(self.tokens[: self.index])
+        return "".join(self.tokens[: self.place])
 
     @property
     def after(self) -> str:
         """The text to its right."""
-        return "".join(self.tokens[self.index + 1 :])
+        return "".join(self.tokens[self.place + 1 :])
 
     @property
     def text(self) -> str:
         """All that is shown."""
         return "".join(self.tokens)
 
-    def at(self, index: int) -> "Sample":
+    def at(self, place: int) -> "Sample":
         """The same sentence with another token marked."""
-        return self._replace(index=index, position=self.position + index - self.index)
+        return self._replace(place=place, position=self.position + place - self.place)
 
 
 class TokenText:

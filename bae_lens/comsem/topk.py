@@ -106,5 +106,5 @@ def _replace(kept: Entries, tokens: np.ndarray, dense: Entries, codes: np.ndarra
     dense = dense._replace(token=tokens[dense.token])
     unusual = codes[dense.token, dense.feature] != scale.usual[dense.feature]
     stays = ~np.isin(kept.token, tokens)
-    parts = [np.concatenate([a[stays], b[unusual]]) for a, b in zip(kept, dense, strict=True)]
-    return ranked(*parts, scale.features)[0]
+    token, feature, magnitude = (np.concatenate([a[stays], b[unusual]]) for a, b in zip(kept, dense, strict=True))
+    return ranked(token, feature, magnitude, scale.features)[0]

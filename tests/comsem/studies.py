@@ -2,6 +2,7 @@
 
 import random
 
+from bae_lens.comsem.results import feature_dict
 from bae_lens.comsem.samples import Sample
 from bae_lens.comsem.study import FeatureSamples, Study
 
@@ -52,7 +53,7 @@ def make_study(features=12, interpret=5, test=8, seed=0, control=2, sentences=Fa
         extra = {}
         if sentences:
             off = tuple(make_sample([w for w in lot.choices(WORDS, k=7)], 0, [0.0] * 7) for _ in range(test))
-            extra = {"inactive": off, "wrong": tuple(s.at((s.index + 1) % 7) for s in test_samples)}
+            extra = {"inactive": off, "wrong": tuple(s.at((s.place + 1) % 7) for s in test_samples)}
         return FeatureSamples(number, 100, tuple(sample(word) for _ in range(interpret)), test_samples, **extra)
 
     every = [feature(number) for number in range(features + control)]
@@ -60,3 +61,10 @@ def make_study(features=12, interpret=5, test=8, seed=0, control=2, sentences=Fa
     settings = {"sae": {"hook_name": "blocks.1.hook_resid_pre", "d_sae": 64}, "options": {"seed": seed}, "samples": f"{seed}"}
     counts = {"features": 64, "tokens": 1000, "sentences": 100, "activated": features, "usual": 0}
     return Study(every[:features], every[features:], background, counts, settings)
+
+
+def outcome(results, study):
+    """All that a run found, but for what it cost and how often it tried."""
+    features = [feature_dict(r, s) for r, s in zip(results.features, study.features, strict=True)]
+    control = [feature_dict(r, s) for r, s in zip(results.control, study.control, strict=True)]
+    return features, control, results.summary

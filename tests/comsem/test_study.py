@@ -78,7 +78,7 @@ def test_a_sentence_of_ten_thousand_tokens_is_read_in_windows_and_shown_in_part(
         assert most_prompt_tokens(interpret_request(feature.interpret)) < 8000
     sample = make_sample(TokenText(tokenizer), windows, 1, 100, 0.0, 32)
     assert '"... ' in judge_request("x", [sample]).messages[1]["content"]
-    assert (sample.index, sample.position, sample.cut_before, sample.cut_after) == (32, 100, True, True)
+    assert (sample.place, sample.position, sample.cut_before, sample.cut_after) == (32, 100, True, True)
 
 
 def test_samples_are_split_into_those_to_name_by_and_those_to_test_on(read, tokenizer, make_bae):
@@ -116,13 +116,13 @@ def test_sentences_are_read_for_the_other_scores(read, tokenizer, make_bae):
         for sample in feature.test:
             here = (activations.window == sample.window).nonzero().flatten()
             expected = torch.where(on[here], deviation[here, feature.feature], 0)
-            first = sample.position - 1 - sample.index
+            first = sample.position - 1 - sample.place
             np.testing.assert_allclose(sample.activations, expected[first : first + len(sample.tokens)], rtol=1e-4)
-            assert sample.activations[sample.index] > 0
+            assert sample.activations[sample.place] > 0
         for sample in feature.inactive:
             assert not on[activations.window == sample.window].any()
         for sample in feature.wrong:
-            assert sample.activations[sample.index] == 0
+            assert sample.activations[sample.place] == 0
             assert sample.token.strip()
 
 

@@ -76,7 +76,7 @@ def properties_of(sample: Sample) -> frozenset[str]:
             *(name for name, holds in CLASSES.items() if holds(token)),
             *_of_neighbours(sample),
             *_of_position(sample),
-            *(["continuations of a word"] if _continues(sample, sample.index) and token[:1].isalpha() else []),
+            *(["continuations of a word"] if _continues(sample, sample.place) and token[:1].isalpha() else []),
             *(["words of one token"] if word == lower and token.isalpha() else []),
         ]
     )
@@ -104,7 +104,7 @@ def _of_token(lower: str) -> Iterator[str]:
 
 
 def _of_neighbours(sample: Sample) -> Iterator[str]:
-    for side, index in (("after", sample.index - 1), ("before", sample.index + 1)):
+    for side, index in (("after", sample.place - 1), ("before", sample.place + 1)):
         if not 0 <= index < len(sample.tokens):
             continue
         neighbour = sample.tokens[index].strip().lower()
@@ -123,7 +123,7 @@ def _of_position(sample: Sample) -> Iterator[str]:
         yield "tokens at positions 1 to 5"
     if sample.position > 30:
         yield "tokens beyond position 30"
-    if sample.index == len(sample.tokens) - 1 and not sample.cut_after:
+    if sample.place == len(sample.tokens) - 1 and not sample.cut_after:
         yield "the last token of a sentence"
 
 
@@ -131,7 +131,7 @@ def _word(sample: Sample) -> str:
     """The word that the token is part of, in lower case: the letters that touch it on either side."""
     if not sample.token.strip()[:1].isalpha():
         return sample.token.strip().lower()
-    first, last = sample.index, sample.index
+    first, last = sample.place, sample.place
     while first > 0 and _continues(sample, first):
         first -= 1
     while last + 1 < len(sample.tokens) and _continues(sample, last + 1):

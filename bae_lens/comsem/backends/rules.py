@@ -92,7 +92,7 @@ class RulesBackend:
         return lambda sample: not self._properties(sample).isdisjoint(parts)
 
     def _properties(self, sample: Sample) -> frozenset[str]:
-        key = (sample.tokens, sample.index, sample.position, sample.cut_after)
+        key = (sample.tokens, sample.place, sample.position, sample.cut_after)
         if key not in self._known:
             self._known[key] = properties_of(sample)
         return self._known[key]
