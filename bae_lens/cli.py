@@ -11,6 +11,7 @@ from bae_lens.commands import (
     export,
     harvest,
     icl,
+    interpret,
     rate_distortion,
     steer,
     synthetic,
@@ -34,12 +35,27 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens steer --bae DIR --feature 412 ...      what a feature does to its tokens over strengths, and what it costs
   bae-lens taskvec --bae DIR --task FILE          task vectors of features: accuracy against strength (Fig. 6)
+  bae-lens interpret --bae DIR                    names and scores for features: ComSem, by an LLM or by rules
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
 
-COMMANDS = (demo, harvest, train, entropy, icl, two_tokens, rate_distortion, steer, taskvec, synthetic, bench_codes, export)
+COMMANDS = (
+    demo,
+    harvest,
+    train,
+    entropy,
+    icl,
+    two_tokens,
+    rate_distortion,
+    interpret,
+    steer,
+    taskvec,
+    synthetic,
+    bench_codes,
+    export,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
