@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, export, synthetic
+from bae_lens.commands import bench_codes, compress, decompress, demo, export, synthetic
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -13,11 +13,13 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens compress --help                        activations as a .baez file: a BAE's codes at their entropy
+  bae-lens decompress FILE --out DIR              and back
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, synthetic, bench_codes, export)
+COMMANDS = (demo, synthetic, bench_codes, compress, decompress, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

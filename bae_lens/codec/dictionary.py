@@ -1,4 +1,4 @@
-"""What decoding needs of a BAE: what a level of each feature adds, and the bias; and the codes of vectors, as places of ones."""
+"""What decoding needs of a BAE: what a level of each feature adds, and the bias; and codes of vectors, as places of ones."""
 
 import hashlib
 import json

@@ -85,15 +85,13 @@ def _decoder(header: dict[str, Any], sections: dict[str, bytes], given: Dictiona
                 f"SHA-256 of its decoder is {wanted}"
             )
         given = dictionary.from_bytes(sections["decoder"], shape, header["bits_per_feature"], header["code"])
-    found = (*given.rows.shape, given.bits_per_feature)
-    if found != (*shape, header["bits_per_feature"]):
-        raise ValueError(
-            f"the file was written with a BAE of d_sae, d_in, bits a feature = {(*shape, header['bits_per_feature'])}, and this "
-            f"one has {found}"
-        )
+    due, found = (*shape, header["bits_per_feature"]), (*given.rows.shape, given.bits_per_feature)
+    if found != due:
+        raise ValueError(f"the file was written with a BAE of d_sae, d_in, bits a feature = {due}, and this one has {found}")
     if given.fingerprint != wanted:
         raise ValueError(
-            f"the file was written with another BAE: the SHA-256 of its decoder is {wanted}, that of this one {given.fingerprint}"
+            f"the file was written with another BAE: the SHA-256 of its decoder is {wanted}, and that of this one is "
+            f"{given.fingerprint}"
         )
     return given
 

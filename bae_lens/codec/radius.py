@@ -1,8 +1,8 @@
 """The radius of a vector, in 8 or 16 bits: how far along its reconstruction it lies from the decoder's bias.
 
-A code's error has a part along its own direction, as L_r rewards reconstructions that are too short (section 7 of the paper).
-The stored number is a gain on a grid that is even in log2: the reconstruction x_hat becomes bias + gain (x_hat - bias), with the
-gain on the grid that is nearest to the best one. A gain of 1 is on the grid, so that no vector's error grows.
+A code's error has a part along its own direction (section 7 of the paper: L_2 "ignores radial information"). The stored number
+is a gain on a grid that is even in log2: the reconstruction x_hat becomes bias + gain (x_hat - bias), with the gain on the grid
+that is nearest to the best one. A gain of 1 is on the grid, so that no vector's error grows.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a code leaves over, in whole steps: a second stage for those who ask for an FVU or a cosine that the code does not reach.
+"""What a code leaves over, in whole steps: a second stage for an FVU or a cosine that the code does not reach.
 
 Every dimension is rounded to multiples of one step (for squared error one step for all is best, where each has its own
 distribution), and its magnitude is coded as nested bits: at least 1, at least 2, and so on, each given the one before; the sign

@@ -1,4 +1,4 @@
-"""Vectors to the bytes of a block and back: the code or its indices, then the radius, then the residual, one range coder for all."""
+"""Vectors to the bytes of a block and back: the code or its indices, the radius, the residual, in one range coder."""
 
 from typing import NamedTuple
 
