@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bae_lens.codec.bit_model import NEVER, NO_PARENT, BitModel, depths
-from bae_lens.codec.range_coder import Decoder, Encoder, decode_bits, encode_bits
+from bae_lens.codec.range_coder import Decoder, Encoder, decode_bits, encode_sequences
 
 
 class Ones(NamedTuple):
@@ -72,11 +72,9 @@ def encode_block(encoder: Encoder, ones: Ones, rows: int, layout: Layout) -> Non
     begin = np.append(0, end)
     position = begin[place] + np.where(is_on, earlier, ones.row - earlier)
     position = position[_stable_order(place, len(layout.segments))]  # within a segment they ascend already
-    for level in layout.levels:
-        for group in level:
-            low, high = begin[group.first], begin[group.last]
-            a, b = np.searchsorted(position, (low, high))
-            encode_bits(encoder, position[a:b] - low, int(high - low), group.probability)
+    groups = [group for level in layout.levels for group in level]
+    bounds = np.append(begin[[group.first for group in groups]], begin[-1])
+    encode_sequences(encoder, position, bounds, [group.probability for group in groups])
 
 
 def decode_block(decoder: Decoder, rows: int, layout: Layout) -> Ones:
@@ -129,9 +127,10 @@ def _in_parent(ones: Ones, rows: int, parent: np.ndarray, start: np.ndarray) -> 
     """Of each bit that is on: in how many earlier rows its parent is on, and whether it is on in this one."""
     if (parent == NO_PARENT).all() or not len(ones.bit):
         return np.zeros(len(ones.bit), dtype=np.int64), np.zeros(len(ones.bit), dtype=np.int64)
-    keys = ones.bit * rows + ones.row
+    narrow = np.int32 if len(parent) * rows < 2**31 else np.int64  # half the memory to search
+    keys = (ones.bit * rows + ones.row).astype(narrow)
     above = parent[ones.bit]
-    wanted = above * rows + ones.row
+    wanted = (above * rows + ones.row).astype(narrow)
     at = np.searchsorted(keys, wanted)
     is_on = (keys[np.minimum(at, len(keys) - 1)] == wanted) & (above != NO_PARENT)
     return np.where(above == NO_PARENT, 0, at - start[above]), is_on.astype(np.int64)

@@ -5,6 +5,7 @@ on with a probability between 1/8 and 7/8 is one symbol. Rarer ones are coded by
 between independent bits are geometric, so that a code of gaps under that distribution is exactly as long as a code of bits.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -85,15 +86,38 @@ def encode_bits(encoder: Encoder, ones: Int[np.ndarray, " ones"], length: int, p
         length: Of the sequence.
         probability: Of a bit that is on, in parts of 2^24.
     """
-    if not length:
-        return
-    coding = coding_of(probability)
-    if coding.gap and coding.rare:
-        encoder.encode(_gaps(ones, length, coding.gap), coding.model)
-        return
-    bits = np.zeros(length, dtype=np.int32)
-    bits[ones] = 1
-    encoder.encode(_gaps(np.flatnonzero(bits == 0), length, coding.gap) if coding.gap else bits, coding.model)
+    encode_sequences(encoder, ones, np.array([0, length]), [probability])
+
+
+def encode_sequences(
+    encoder: Encoder,
+    ones: Int[np.ndarray, " ones"],
+    bounds: Int[np.ndarray, " sequences_and_one"],
+    probabilities: Sequence[int],
+) -> None:
+    """Appends one sequence of bits after the other.
+
+    Args:
+        ones: Where the bits are on, of all sequences as one, ascending.
+        bounds: Where the sequences begin, and where the last ends.
+        probabilities: Of a bit that is on in each, in parts of 2^24.
+    """
+    codings = [coding_of(probability) for probability in probabilities]
+    split = np.searchsorted(ones, bounds)
+    symbols, ends = _gaps(ones, bounds, split, np.array([coding.gap * coding.rare for coding in codings]))
+    for number, coding in enumerate(codings):
+        begin, end = bounds[number], bounds[number + 1]
+        if begin == end:
+            continue
+        if coding.gap and coding.rare:
+            encoder.encode(symbols[ends[number] : ends[number + 1]], coding.model)
+            continue
+        bits = np.zeros(end - begin, dtype=np.int32)
+        bits[ones[split[number] : split[number + 1]] - begin] = 1
+        if coding.gap:
+            whole, places = np.array([0, len(bits)]), np.flatnonzero(bits == 0)
+            bits, _ = _gaps(places, whole, np.array([0, len(places)]), np.array([coding.gap]))
+        encoder.encode(bits, coding.model)
 
 
 def decode_bits(decoder: Decoder, length: int, probability: int) -> Int[np.ndarray, " ones"]:
@@ -115,17 +139,33 @@ def decode_bits(decoder: Decoder, length: int, probability: int) -> Int[np.ndarr
     return np.flatnonzero(bits)
 
 
-def _gaps(places: Int[np.ndarray, " rare"], length: int, longest: int) -> Int[np.ndarray, " symbols"]:
-    """The symbols of the gaps before each place and after the last; a gap of g is g // longest times "none", and the rest."""
-    gaps = np.diff(places, prepend=-1, append=length) - 1
-    escapes = gaps // longest
-    rest = (gaps - escapes * longest)[:-1]
-    escapes[-1] = -(-gaps[-1] // longest)  # the last "none" may reach beyond the end
-    counts = escapes + 1
-    counts[-1] -= 1
-    symbols = np.full(counts.sum(), longest, dtype=np.int32)
-    symbols[counts[:-1].cumsum() - 1] = rest
-    return symbols
+def _gaps(
+    places: Int[np.ndarray, " rare"],
+    bounds: Int[np.ndarray, " sequences_and_one"],
+    split: Int[np.ndarray, " sequences_and_one"],
+    longest: Int[np.ndarray, " sequences"],
+) -> tuple[Int[np.ndarray, " symbols"], Int[np.ndarray, " sequences_and_one"]]:
+    """Symbols of the gaps before each place and at each sequence's end; and where the symbols of each sequence begin and end.
+
+    A gap of g is g // longest times "none", and the rest; at the end no rest, but one "none" more if need be, which may reach
+    beyond it. (Where `longest` is 0 what comes out means nothing, and is short.)
+    """
+    numbers = np.arange(len(longest))
+    sequence = np.repeat(numbers, np.diff(split) + 1)
+    events, is_end = np.empty(len(sequence), dtype=np.int64), np.zeros(len(sequence), dtype=bool)
+    is_end[split[1:] + numbers] = True
+    events[is_end], events[~is_end] = bounds[1:], places
+    before = np.append(-1, events[:-1])
+    before[split[:-1] + numbers] = bounds[:-1] - 1
+    shift = np.where(longest > 0, np.frexp(longest)[1] - 1, 62)  # the logarithm of a power of two
+    shifts, gaps = shift[sequence], events - before - 1
+    escapes = gaps >> shifts
+    escapes[is_end] = -(-gaps[is_end] >> shifts[is_end])
+    counts = escapes + ~is_end
+    ends = counts.cumsum()
+    symbols = np.repeat(longest[sequence].astype(np.int32), counts)
+    symbols[ends[~is_end] - 1] = (gaps - (escapes << shifts))[~is_end]
+    return symbols, np.append(0, ends[is_end])
 
 
 def _read_gaps(decoder: Decoder, length: int, coding: Coding) -> Int[np.ndarray, " rare"]:

@@ -1,4 +1,4 @@
-"""A reader of .baez files of its own, in plain Python and whole numbers, written from docs/codec.md and not from the package."""
+"""A reader of .baez files in plain Python and whole numbers, written from docs/codec.md and not from the package."""
 
 import hashlib
 import json
@@ -94,10 +94,7 @@ def read_block(reader, rows, model):
         group = [s for s in segments if s[:2] == (level, index)]
         segments = segments[len(group) :]
         places = [
-            (b, row)
-            for _, _, b, on in group
-            for row in range(rows)
-            if (columns[parent[b]][row] if parent[b] >= 0 else 0) == on
+            (b, row) for _, _, b, on in group for row in range(rows) if (columns[parent[b]][row] if parent[b] >= 0 else 0) == on
         ]
         for (b, row), bit in zip(places, read_bits(reader, len(places), probabilities[index]), strict=True):
             columns[b][row] = bit

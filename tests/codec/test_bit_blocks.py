@@ -81,7 +81,7 @@ def test_a_reader_of_ones_own_reads_them(case):
     model = model_of_tree(tree(codes, c, joined))
     words = np.frombuffer(coded(codes, model), dtype="<u4").tolist()
     columns = read_block(RangeReader(words), len(codes), read_model(to_bytes(model), codes.shape[1]))
-    assert (np.array(columns).T == codes).all()
+    assert (codes == np.array(columns).T).all()
 
 
 @pytest.mark.parametrize("case", ["tree", "prior", "nested"])
