@@ -10,6 +10,7 @@ from bae_lens.activations.dataset import ActivationDataset, save_activations
 from bae_lens.activations.harvest import Activations, harvest
 from bae_lens.activations.models import load_model
 from bae_lens.activations.text import read_documents, split_documents, tokenize
+from bae_lens.analyze.entropy import entropy_estimates
 from bae_lens.intervene.attach import attach
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "attach",
     "distill_encoder",
+    "entropy_estimates",
     "harvest",
     "inspect",
     "load",

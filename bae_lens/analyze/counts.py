@@ -8,15 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 from torch import Tensor
 
 from bae_lens.analyze.code_counts import CodeCounts, count_codes, hash_codes
-from bae_lens.analyze.pair_counts import PairCounts, as_matrix, count_pairs, from_matrix
+from bae_lens.analyze.pair_counts import PairCounter, PairCounts, as_matrix, from_matrix
 
 MOST_CODES = 2**20
 """Distinct codes to count; of more than that, only that there are more is kept. 24 bytes each."""
-FLUSH_EVENTS, FLUSH_ROWS = 2**22, 2**16
+FLUSH_EVENTS, FLUSH_ROWS = 2**23, 2**17
 """How many bits that are on, or vectors, are held back before their pairs are counted: more at once is faster."""
 
 
@@ -77,8 +76,7 @@ class BitCounter:
         self._nested = bits_per_feature
         self._tokens = 0
         self._ones = np.zeros(d_bits, np.int64)
-        features = d_bits // bits_per_feature
-        self._pairs = sparse.csr_array((features, features), dtype=np.int64) if pairs else None
+        self._pairs = PairCounter(d_bits // bits_per_feature) if pairs else None
         self._codes: CodeCounts | None = _no_codes() if most_codes else None
         self._most_codes = most_codes
         self._at: dict[int, tuple[int, np.ndarray]] | None = None
@@ -130,7 +128,7 @@ class BitCounter:
             tokens=self._tokens,
             ones=torch.from_numpy(self._ones.copy()),
             bits_per_feature=self._nested,
-            pairs=None if self._pairs is None else from_matrix(self._pairs),
+            pairs=None if self._pairs is None else self._pairs.counts(),
             codes=self._codes,
             most_codes=self._most_codes,
             at=None if self._at is None else _positions(self._at),
@@ -155,7 +153,7 @@ class BitCounter:
     def _flush_pairs(self) -> None:
         if self._held and self._pairs is not None:
             column, per_row = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
-            self._pairs = self._pairs + count_pairs(column, per_row, self.d_bits // self._nested)
+            self._pairs.add(column, per_row)
         self._held.clear()
 
 

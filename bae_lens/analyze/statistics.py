@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
+from bae_lens.analyze.counts import MOST_CODES, BitCounter, BitCounts
 from bae_lens.checks import check_activations
 from bae_lens.model.bae import BinaryCode
 from bae_lens.objective.entropy import marginal_entropy
@@ -60,6 +61,57 @@ def code_batches(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_size
         else:
             features = sae.encode(x)
             yield CodeBatch(x, features, features > 0, sae.decode(features))
+
+
+def all_bits(sae: SAE[Any], batch: CodeBatch) -> Bool[Tensor, "batch bits"]:
+    """The codes of a batch with every bit of a nested feature, not only its first."""
+    if not (isinstance(sae, BinaryCode) and sae.is_nested):
+        return batch.on
+    return sae.passed((batch.features.float() * (sae.top_level / sae.act_scale.float())).round())
+
+
+@torch.no_grad()
+def count_code(
+    sae: SAE[Any],
+    vectors: Float[Tensor, "token d_in"],
+    *,
+    positions: Int[Tensor, " token"] | None = None,
+    pairs: bool = True,
+    most_codes: int = MOST_CODES,
+    batch_size: int = 4096,
+) -> BitCounts:
+    """Counts what the bits of a BAE do over a set of vectors (of another SAE, its firing), nothing decoded.
+
+    Args:
+        positions: Where in its document each vector stands, to count firing by position.
+        pairs: Whether to count how often two bits are on together.
+        most_codes: How many distinct codes to count at most; 0 for none.
+
+    Raises:
+        TypeError, ValueError: If the vectors have another dtype or width, are empty, or are not finite.
+    """
+    check_activations(vectors, sae.cfg.d_in)
+    if positions is not None and positions.shape != (len(vectors),):
+        raise ValueError(f"positions must name one for each of the {len(vectors)} vectors, got {tuple(positions.shape)}")
+    d_bits, nested = code_width(sae)
+    counter = BitCounter(d_bits, bits_per_feature=nested, pairs=pairs, most_codes=most_codes)
+    for begin in range(0, len(vectors), batch_size):
+        x = vectors[begin : begin + batch_size].to(sae.device)
+        counter.add(_bits_on(sae, x), None if positions is None else positions[begin : begin + batch_size])
+    return counter.counts()
+
+
+def code_width(sae: SAE[Any]) -> tuple[int, int]:
+    """How many bits a code has, and how many of them in a row are nested within each other."""
+    if not isinstance(sae, BinaryCode):
+        return sae.cfg.d_sae, 1
+    return sae.d_bits, sae.top_level if sae.is_nested else 1
+
+
+def _bits_on(sae: SAE[Any], x: Float[Tensor, "batch d_in"]) -> Bool[Tensor, "batch bits"]:
+    if not isinstance(sae, BinaryCode):
+        return sae.encode(x) > 0
+    return sae.passed(sae.encode_levels(x)[0]) if sae.is_nested else sae.bits(x) > 0.5
 
 
 def code_statistics(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_size: int = 4096) -> CodeStatistics:

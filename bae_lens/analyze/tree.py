@@ -153,7 +153,7 @@ def tree_bits(tree: BitTree, on: Bool[Tensor, "batch bits"]) -> Float[Tensor, " 
 def _spanning_forest(ones: np.ndarray, pairs: sparse.csr_array, tokens: int, least: float) -> _Forest:
     """Prim's algorithm, one row of mutual information at a time; an edge gains more than `least` bits on all tokens together.
 
-    The mutual information of a pair is a sum whose value does not depend on which of the two comes first, so that ties are ties.
+    The mutual information of a pair is a sum that does not depend on which of the two comes first, so that ties are ties.
     """
     n, size, on = float(tokens), len(ones), ones.astype(np.float64)
     alone = _f(on) + _f(n - on)
