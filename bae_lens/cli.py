@@ -4,7 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, compress, decompress, demo, export, harvest, more_bit, synthetic, train
+from bae_lens.commands import (
+    bench_codes,
+    compress,
+    decompress,
+    demo,
+    export,
+    harvest,
+    interpret,
+    more_bit,
+    synthetic,
+    train,
+)
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -15,6 +26,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens interpret --bae DIR                    names and scores for features: ComSem, by an LLM or by rules
   bae-lens compress --help                        activations as a .baez file: a BAE's codes at their entropy
   bae-lens decompress FILE --out DIR              and back
   bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
@@ -22,7 +34,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, harvest, train, synthetic, bench_codes, compress, decompress, more_bit, export)
+COMMANDS = (demo, harvest, train, synthetic, bench_codes, interpret, compress, decompress, more_bit, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
