@@ -17,7 +17,7 @@ from bae_lens.codec import BaezFile, CodecSettings, compress
 from bae_lens.codec.bit_blocks import Ones, encode_block
 from bae_lens.codec.dictionary import ones_of
 from bae_lens.codec.fit import bits_of, dense, sample_of, tree_of
-from bae_lens.codec.range_coder import Encoder, finished
+from bae_lens.codec.range_coder import finished, new_encoder
 from bae_lens.codec.workers import one_thread
 from bae_lens.model.bae import BAE
 
@@ -93,7 +93,7 @@ def times(bae: BAE, train: Float[Tensor, "a d_in"], held_out: Float[Tensor, "b d
             stage = bits_of(tree_of(bae, sample, name))
 
             def code(ones: Ones, rows: int, stage=stage) -> bytes:
-                coder = Encoder()
+                coder = new_encoder()
                 encode_block(coder, ones, rows, stage.layout)
                 return finished(coder)
 

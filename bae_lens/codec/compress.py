@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from bae_lens.activations.dataset import ActivationDataset, save_activations
+from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.saving import save_activations
 from bae_lens.codec.container import new_container
 from bae_lens.codec.dictionary import dictionary_of, ones_of
 from bae_lens.codec.errors import Errors
@@ -184,7 +185,7 @@ def _write(
         blocks = source.blocks(settings.block_vectors)
         for block in map_blocks(_encode, stages, bae, blocks, processes):
             writer.add(block.payload, block.rows)
-            errors = block.errors if errors is None else errors + block.errors
+            errors = block.errors if errors is None else errors.plus(block.errors)
             block_bytes, code_bytes = block_bytes + len(block.payload), code_bytes + block.code_bytes
             shown.update(block.rows)
         assert errors is not None

@@ -20,8 +20,15 @@ class Errors(NamedTuple):
     energy: float
     """|x - b_dec|^2."""
 
-    def __add__(self, other: "Errors") -> "Errors":  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Errors(*(a + b for a, b in zip(self, other, strict=True)))
+    def plus(self, other: "Errors") -> "Errors":
+        """Of both sets of vectors together."""
+        return Errors(
+            self.vectors + other.vectors,
+            self.squared + other.squared,
+            self.cosines + other.cosines,
+            self.total + other.total,
+            self.energy + other.energy,
+        )
 
     @property
     def mse(self) -> float:

@@ -7,7 +7,7 @@ between independent bits are geometric, so that a code of gaps under that distri
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import constriction
 import numpy as np
@@ -22,8 +22,13 @@ DIRECT = TOTAL // 8
 """Bits whose rarer value is at least so probable are coded one by one."""
 LONGEST_GAP = 4096
 
-Encoder = constriction.stream.queue.RangeEncoder
-Decoder = constriction.stream.queue.RangeDecoder
+_stream: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue] (it comes without types)
+if TYPE_CHECKING:
+    Encoder: TypeAlias = Any
+    Decoder: TypeAlias = Any
+else:
+    Encoder = constriction.stream.queue.RangeEncoder
+    Decoder = constriction.stream.queue.RangeDecoder
 
 
 class Coding(NamedTuple):
@@ -45,7 +50,7 @@ def model_of(frequencies: Integer[np.ndarray, " symbols"]) -> Any:
     """
     if len(frequencies) < 2 or frequencies.min() < 1 or frequencies.sum(dtype=np.int64) != TOTAL:
         raise ValueError("frequencies of at least two symbols, each at least 1, must sum to 2^24")
-    return constriction.stream.model.Categorical((frequencies - 1).astype(np.float32), perfect=False)
+    return _stream.model.Categorical((frequencies - 1).astype(np.float32), perfect=False)
 
 
 @lru_cache(maxsize=4096)
@@ -76,6 +81,11 @@ def gap_frequencies(probability: int) -> Int[np.ndarray, " symbols"]:
         survivors.append(survivors[-1] - (survivors[-1] * probability >> PRECISION))
     reached = np.array([s >> 16 for s in survivors], dtype=np.int64)
     return np.append(reached[:-1] - reached[1:], reached[-1])
+
+
+def new_encoder() -> Encoder:
+    """An encoder of nothing yet."""
+    return _stream.queue.RangeEncoder()
 
 
 def encode_bits(encoder: Encoder, ones: Int[np.ndarray, " ones"], length: int, probability: int) -> None:
@@ -196,7 +206,7 @@ def decoder_of(content: bytes) -> Decoder:
     """
     if len(content) % 4:
         raise ValueError(f"{len(content)} bytes are no whole number of words of 32 bits")
-    return Decoder(np.frombuffer(content, dtype="<u4").astype(np.uint32))
+    return _stream.queue.RangeDecoder(np.frombuffer(content, dtype="<u4").astype(np.uint32))
 
 
 def symbol_frequencies(weights: Float[np.ndarray, " symbols"]) -> Int[np.ndarray, " symbols"]:

@@ -12,7 +12,7 @@ from bae_lens.codec.bit_blocks import Layout, Ones, decode_block, encode_block
 from bae_lens.codec.bit_model import BitModel
 from bae_lens.codec.dictionary import Dictionary, ones_of, reconstruct
 from bae_lens.codec.errors import Errors, errors_of
-from bae_lens.codec.range_coder import Encoder, decoder_of, finished, model_of
+from bae_lens.codec.range_coder import decoder_of, finished, model_of, new_encoder
 from bae_lens.codec.residual import Steps
 from bae_lens.model.bae import BAE
 
@@ -87,7 +87,7 @@ def encode_vectors(stages: Stages, bae: BAE, x: Float[Tensor, "rows d_in"]) -> E
 def encode_ones(stages: Stages, ones: Ones, x: Float[Tensor, "rows d_in"]) -> EncodedBlock:
     """The block of some vectors whose codes are known."""
     rows, dictionary, indices = len(x), stages.dictionary, b""
-    encoder = Encoder()
+    encoder = new_encoder()
     if isinstance(stages.code, Bits):
         encode_block(encoder, ones, rows, stages.code.layout)
         code_bytes = encoder.num_words() * 4

@@ -11,7 +11,7 @@ from bae_lens.analyze.counts import BitCounter
 from bae_lens.analyze.tree import fit_tree, independent_bits, tree_bits
 from bae_lens.codec.bit_blocks import Ones, decode_block, encode_block, layout_of, ones_of_rows
 from bae_lens.codec.bit_model import NO_PARENT, bit_model, depths, from_bytes, to_bytes
-from bae_lens.codec.range_coder import TOTAL, Encoder, decoder_of, finished
+from bae_lens.codec.range_coder import TOTAL, decoder_of, finished, new_encoder
 
 
 def random_codes(rows, bits, seed=0):
@@ -49,7 +49,7 @@ def ones(codes):
 
 
 def coded(codes, model):
-    encoder = Encoder()
+    encoder = new_encoder()
     encode_block(encoder, ones(codes), len(codes), layout_of(model))
     return finished(encoder)
 
@@ -123,7 +123,7 @@ def test_a_bit_that_is_on_against_its_model_is_an_error():
     model = model_of_tree(tree(codes, 2))
     broken = Ones(np.array([1]), np.array([5]))
     with pytest.raises(ValueError, match="bit 1 is on where its model says that it never is"):
-        encode_block(Encoder(), broken, 100, layout_of(model))
+        encode_block(new_encoder(), broken, 100, layout_of(model))
 
 
 def test_a_model_comes_back_from_its_bytes():
