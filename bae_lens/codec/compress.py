@@ -92,20 +92,21 @@ def compress(
     """Writes activations as a .baez file, whole or not at all.
 
     Args:
-        activations: Vectors, activations on disk, or their directory.
+        activations: Vectors, activations on disk, or their directory (of several hook points, the BAE's is taken).
         out: The file; one that is there is replaced.
         fit_on: Other vectors to count probabilities on, instead of a sample of these.
-        processes: The bytes are the same whatever their number.
+        processes: The bytes are the same whatever their number. (A script that asks for several keeps what it runs under
+            ``if __name__ == "__main__"``, as always with Python's processes.)
 
     Raises:
-        TypeError, ValueError: If there are no vectors, they are not finite, of another width, the directory changes while it is
-            read, the BAE normalises its input, or the target cannot be reached (the best that can is said).
+        TypeError, ValueError: If there are no vectors, they are not finite, of another width or hook point, the directory
+            changes while it is read, the BAE normalises its input, or the target cannot be reached (the best is said).
         FileExistsError, PermissionError: If the file cannot be written.
     """
     settings = settings or CodecSettings()
     check_output_file(out)
-    activations = ActivationDataset(activations) if isinstance(activations, str | Path) else activations
     dictionary = dictionary_of(bae)
+    activations = _opened(activations, bae)
     source = Source(activations, bae.cfg.d_in)
     shown = tqdm(disable=not progress, desc="compress", unit=" vectors", unit_scale=True, total=len(source))
     with one_thread():
@@ -144,6 +145,17 @@ def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, pro
                     shown.update(len(chunk))
 
         return save_activations(out, chunks(), metadata=metadata)
+
+
+def _opened(activations: Tensor | ActivationDataset | str | Path, bae: BAE) -> Tensor | ActivationDataset:
+    if isinstance(activations, Tensor):
+        return activations
+    hook = bae.cfg.metadata.hook_name
+    if isinstance(activations, str | Path):
+        return ActivationDataset(activations, hook)
+    if hook and activations.hook_name and hook != activations.hook_name:
+        raise ValueError(f"{activations.path} holds activations at {activations.hook_name}, and the BAE is of {hook}")
+    return activations
 
 
 def _code_stage(bae: BAE, source: Source, sample: Sample, settings: CodecSettings, processes: int) -> Any:

@@ -167,16 +167,19 @@ class Container:
         text = self._read(len(prefix), length + CHECKSUM, "the header")
         if checksum(text[:length]) != text[length:]:
             raise self.damaged("the header", "its checksum is not the one that was written")
-        header, sections, before = json.loads(text[:length]), {}, [prefix, text]
-        at = len(prefix) + len(text)
-        for entry in header["sections"]:
-            part = f"the section {entry['name']!r}"
-            content = self._read(at, entry["bytes"], part)
-            if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-                raise self.damaged(part, "its checksum is not the one that was written")
-            sections[entry["name"]] = content
+        try:
+            header = json.loads(text[:length])
+            listed = [(str(entry["name"]), int(entry["bytes"]), entry["sha256"]) for entry in header["sections"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.damaged("the header", f"it is not one of this format ({error!r})") from error
+        sections, before, at = {}, [prefix, text], len(prefix) + len(text)
+        for name, size, digest in listed:
+            content = self._read(at, size, f"the section {name!r}")
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise self.damaged(f"the section {name!r}", "its checksum is not the one that was written")
+            sections[name] = content
             before.append(content)
-            at += len(content)
+            at += size
         return Sections(header, sections, hashlib.sha256(b"".join(before)).digest(), at)
 
     def _read_index(self) -> Index:

@@ -70,8 +70,9 @@ def from_header(header: dict[str, Any], sections: dict[str, bytes], given: Dicti
         code = _bits(sections["bits"], decoder.d_bits) if header["mode"] == "code" else _indices(header, sections, decoder)
         radius = _radius(header["norm_bits"], sections["norm"]) if "norm_bits" in header else None
         left = _residual(header["residual"], sections["residual"], decoder) if "residual" in header else None
-        getattr(torch, header["dtype"])
-    except (KeyError, TypeError, AttributeError) as error:
+        if not isinstance(getattr(torch, header["dtype"]), torch.dtype):
+            raise ValueError(f"{header['dtype']!r} is no dtype")
+    except (KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ValueError(f"the header is not one of this format: {error!r}") from error
     return Stages(decoder, code, radius, left)
 
@@ -103,8 +104,11 @@ def _bits(content: bytes, bits: int) -> Bits:
 
 def _indices(header: dict[str, Any], sections: dict[str, bytes], decoder: Dictionary) -> Indices:
     rounded = np.unpackbits(np.frombuffer(sections["rounded_prior"], dtype=np.uint8), count=decoder.d_bits).astype(bool)
-    check_threshold(header["index"]["threshold"])
-    return Indices(header["index"]["threshold"], header["index"]["width"], rounded, None)
+    threshold, width = header["index"]["threshold"], header["index"]["width"]
+    check_threshold(threshold)
+    if width not in (16, decoder.d_bits.bit_length()):
+        raise ValueError(f"indices of {width} bits are not known for a code of {decoder.d_bits}")
+    return Indices(threshold, width, rounded, None)
 
 
 def _radius(bits: int, content: bytes) -> Radius:

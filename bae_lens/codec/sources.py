@@ -36,7 +36,7 @@ class Source:
         if width != d_in or (isinstance(activations, Tensor) and activations.dim() != 2):
             shape = f"({len(activations)}, {width})" if self.path else tuple(activations.shape)  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(f"activations of shape {shape} given to a BAE of d_in = {d_in}: they must be (vectors, {d_in})")
-        self.dtype = self.sample(1)[0].dtype
+        self.dtype = activations.dtype
 
     def __len__(self) -> int:
         return len(self._from)

@@ -8,6 +8,7 @@ import torch
 import bae_lens
 from bae_lens.codec import CodecSettings, compress
 
+HOOK = "blocks.1.hook_resid_pre"
 KINDS = {
     "plain": {},
     "powers": {"bits_per_feature": 3},
@@ -49,7 +50,9 @@ def write(make_kind, vectors, tmp_path):
 @pytest.fixture
 def acts(vectors, tmp_path):
     """The vectors on disk, in shards that are no multiples of a block."""
-    return bae_lens.save_activations(tmp_path / "acts", [vectors], metadata={"hook_name": "here"}, shard_vectors=70)
+    return bae_lens.save_activations(
+        tmp_path / "acts", [vectors], metadata={"hook_name": HOOK, "of": "a test"}, shard_vectors=70
+    )
 
 
 def levels_of(bae, x):

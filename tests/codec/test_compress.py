@@ -170,6 +170,14 @@ def test_a_bae_of_another_width_is_refused(make_bae, vectors, tmp_path):
         compress(make_bae(d_in=64), vectors, tmp_path / "a.baez")
 
 
+def test_activations_of_another_hook_point_are_refused(make_bae, acts, tmp_path):
+    other = make_bae(hook_name="blocks.0.hook_resid_pre")
+    with pytest.raises(ValueError, match=r"holds no activations of 'blocks.0.hook_resid_pre'; did you mean 'blocks.1"):
+        compress(other, acts.path, tmp_path / "a.baez")
+    with pytest.raises(ValueError, match=r"activations at blocks.1.hook_resid_pre, and the BAE is of blocks.0"):
+        compress(other, acts, tmp_path / "a.baez")
+
+
 def test_a_bae_that_normalises_its_input_is_refused(make_bae, vectors, tmp_path):
     with pytest.raises(ValueError, match="normalises its input"):
         compress(make_bae(normalize_activations="layer_norm"), vectors, tmp_path / "a.baez")
@@ -246,7 +254,7 @@ def test_the_commands_compress_and_decompress(make_kind, acts, vectors, tmp_path
     assert json.loads(numbers.read_text())["bytes"] == file.stat().st_size
     assert main(["decompress", str(file), "--out", str(tmp_path / "back")]) == 0
     back = bae_lens.ActivationDataset(tmp_path / "back")
-    assert back.metadata["hook_name"] == "here"
+    assert back.metadata["of"] == "a test"
     with bae_lens.codec.open(file) as z:
         assert torch.equal(torch.cat(list(back.chunks())), z[:])
     assert main(["compress", *paths, "--mode", "indx"]) == 2
