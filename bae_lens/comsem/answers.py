@@ -23,10 +23,10 @@ def read_phrase(text: str) -> str:
         UnreadableError: If it is empty, has several lines, or is longer than a phrase.
     """
     found = _json(text)
-    phrase = found.get("phrase") if isinstance(found, dict) else text if found is None else found
+    phrase = found.get("phrase") if isinstance(found, dict) else _bare(text) if found is None else found
     if not isinstance(phrase, str):
         raise UnreadableError('the answer has no string in "phrase"')
-    phrase = phrase.strip().strip("\"'`").strip().rstrip(".").strip()
+    phrase = phrase.strip()
     if not phrase or "\n" in phrase or len(phrase) > LONGEST_PHRASE or len(phrase.split()) > MOST_WORDS or phrase[0] in "{[":
         raise UnreadableError("the answer is not one short phrase")
     return phrase
@@ -69,6 +69,12 @@ def read_answer(request: Request, text: str) -> str | list[bool] | list[float]:
     if request.kind == "simulate":
         return read_activations(text, len(request.samples[0].tokens))
     return read_yes_no(text, len(request.samples))
+
+
+def _bare(text: str) -> str:
+    """A phrase without the quotes around it and the full stop at its end."""
+    text = text.strip().removesuffix(".")
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'`" else text
 
 
 def _json(text: str) -> Any:

@@ -13,7 +13,8 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:
 article{border:1px solid #ccc;border-radius:6px;padding:.6em 1em;margin:1em 0}
 h2{font-size:1.05em;margin:.2em 0}ol{margin:.4em 0;padding-left:2em}li{white-space:pre-wrap;overflow-wrap:anywhere}
 mark{background:#cfe3ef;border-radius:3px;padding:0 .1em}.yes::before{content:"yes ";color:#2a6f97}
-.no::before{content:"no ";color:#a33}.named::before{content:"named by ";color:#777}.failed::before{content:"no answer ";color:#777}
+.no::before{content:"no ";color:#a33}.named::before{content:"named by ";color:#777}
+.failed::before{content:"no answer ";color:#777}
 .score{color:#2a6f97;font-weight:600}.muted{color:#777}
 """
 
@@ -45,11 +46,12 @@ def _head(result: FeatureResult) -> tuple[str, str]:
 
 def _text(result: FeatureResult, feature: FeatureSamples, most: int) -> str:
     phrase, score = _head(result)
+    shuffled = "-" if result.shuffled.score is None else f"{result.shuffled.score:.3g}"
     lines = [
         f"Feature index: #{result.feature}",
         f"Feature interpretation: {_visible(phrase)}",
         f"Interpretability score: {score}",
-        f"Shuffled control: {'-' if result.shuffled.score is None else f'{result.shuffled.score:.3g}'}; seen {result.seen} times",
+        f"Shuffled control: {shuffled}; seen {result.seen} times",
     ]
     lines += [f"Reason: {_visible(result.reason)}"] if result.reason else []
     lines.append("Activated tokens and contexts:")
@@ -69,7 +71,8 @@ def _html(result: FeatureResult, feature: FeatureSamples) -> str:
     return (
         f'<article id="feature-{result.feature}"><h2>#{result.feature}: <bdi>{html.escape(phrase)}</bdi></h2>'
         f'<p>score <span class="score">{html.escape(score)}</span>, '
-        f'<span class="muted">shuffled control {shuffled}, seen {result.seen} times</span></p>{reason}<ol>{"".join(items)}</ol></article>'
+        f'<span class="muted">shuffled control {shuffled}, seen {result.seen} times</span></p>{reason}'
+        f"<ol>{''.join(items)}</ol></article>"
     )
 
 

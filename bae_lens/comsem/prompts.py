@@ -100,7 +100,7 @@ Description: "names of months"
 _SIMULATE = f"""\
 You predict how strongly each token of a sentence fits a description: 0 not at all, 10 fully. Most tokens get 0.
 {_DATA}
-Answer with a JSON object and nothing else: {{"activations": [...]}}, one whole number from 0 to 10 for each token in their order.
+Answer with a JSON object and nothing else: {{"activations": [...]}}, one whole number from 0 to 10 for each token in order.
 
 Example
 Description: "names of months"

@@ -23,7 +23,7 @@ def write_results(results: Results, study: Study, out: str | Path, *, name: str 
     """Writes a run into its directory, each file whole or not at all; files of the same run are replaced.
 
     Returns:
-        features.jsonl, control.jsonl, summary.json, cards.html, cards.txt, scores.png, and the folders delphi/ and neuronpedia/.
+        Paths of features.jsonl, control.jsonl, summary.json, cards.html, cards.txt, scores.png, delphi/ and neuronpedia/.
     """
     out = Path(out).expanduser()
     write_text(out / "features.jsonl", _lines(results.features, study.features))

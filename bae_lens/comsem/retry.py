@@ -20,6 +20,9 @@ class Retries(NamedTuple):
     """A server that asks to wait longer ends the run."""
 
 
+USUAL = Retries()
+
+
 def backoff(retries: Retries, tries: int, random: Random) -> float:
     """Seconds to wait after so many tries: by lot between half of a time that doubles and all of it."""
     longest = min(retries.longest, retries.first * 2 ** (tries - 1))

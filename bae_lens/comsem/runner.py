@@ -17,7 +17,7 @@ from bae_lens.comsem.judge import Judge
 from bae_lens.comsem.ledger import PRICES, BudgetReachedError, Ledger, Price, Usage, check_priced
 from bae_lens.comsem.limits import Limits
 from bae_lens.comsem.prompts import VERSION, interpret_request
-from bae_lens.comsem.retry import Retries
+from bae_lens.comsem.retry import USUAL, Retries
 from bae_lens.comsem.scores import FeatureResult, Summary, Tally, summarise, tally
 from bae_lens.comsem.study import FeatureSamples, Study
 
@@ -41,7 +41,7 @@ class RunOptions:
     concurrency: int = 16
     requests_a_minute: float | None = None
     tokens_a_minute: float | None = None
-    retries: Retries = Retries()
+    retries: Retries = USUAL
     budget: float | None = None
     """Dollars."""
     prices: Mapping[str, Price] | None = None

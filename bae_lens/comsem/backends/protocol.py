@@ -1,6 +1,6 @@
 """What a backend is: something with a name that answers requests, and says which of its errors pass."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from bae_lens.comsem.samples import Sample
 
@@ -35,6 +35,7 @@ class Reply(NamedTuple):
     """Probabilities of yes and of no, where they were wanted and the server gives them."""
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Answers requests."""
 
