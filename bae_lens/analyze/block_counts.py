@@ -103,9 +103,14 @@ def joint_entropy(counts: BlockCounts, weights: Float[Tensor, "resamples blocks"
     """Entropy of the distinct codes, in bits a token."""
     tokens = weights @ counts.tokens
     total = torch.zeros(len(weights), dtype=torch.float64)
-    for begin in range(0, counts.codes.shape[0], COLUMNS):
+    for begin in range(0, distinct(counts), COLUMNS):
         total += x_log2_x(torch.from_numpy(counts.codes[begin : begin + COLUMNS] @ weights.T.numpy())).sum(0)
     return tokens.log2() - total / tokens
+
+
+def distinct(counts: BlockCounts) -> int:
+    """How many distinct codes there are."""
+    return len(counts.codes.indptr) - 1
 
 
 def coverage(counts: BlockCounts) -> float:

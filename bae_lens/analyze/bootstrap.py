@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def block_of_each(tokens: int, documents: Int[Tensor, " token"] | None) -> Int[Tensor, " token"]:
+def block_of_each(tokens: int, documents: Int[Tensor, " documents"] | None) -> Int[Tensor, " token"]:
     """The block of each vector, from 0 up.
 
     Args:
@@ -59,8 +59,8 @@ def interval(
     """The basic bootstrap interval: the estimate's errors are taken to be distributed as those of the resamples around it.
 
     Args:
-        biased: Correct the estimate by the bias of the resamples. Of an entropy counted on independent vectors that is, to first
-            order, the correction of Miller (1955) and Madow, (cells - 1) / (2 vectors ln 2) bits; of dependent ones it is larger.
+        biased: Correct the estimate by the bias of the resamples. For an entropy counted on independent vectors that is, to
+            first order, Miller and Madow's correction (1955), (cells - 1) / (2 vectors ln 2) bits; for dependent ones more.
     """
     deviation = (resampled - value) * math.sqrt(blocks / (blocks - 1))  # resamples of few blocks vary too little
     tail = (1 - confidence) / 2

@@ -1,4 +1,4 @@
-"""What a code does over a set of vectors, in whole numbers and one pass: they add up exactly over batches, shards and processes.
+"""What a code does over a set of vectors, counted in one pass: whole numbers, which add up exactly over shards and processes.
 
 How often each bit is on, at which positions, how often two are on together, and how often each distinct code occurs.
 """
@@ -83,7 +83,7 @@ class BitCounter:
         self._held: list[tuple[np.ndarray, np.ndarray]] = []
         self._hashes: list[Tensor] = []
 
-    def add(self, on: Bool[Tensor, "batch d_bits"], positions: Int[Tensor, " batch"] | None = None) -> None:
+    def add(self, on: Bool[Tensor, "batch d_bits"], positions: Int[Tensor, " positions"] | None = None) -> None:
         """Counts a batch of codes.
 
         Args:
@@ -164,8 +164,7 @@ def merge_counts(one: BitCounts, other: BitCounts) -> BitCounts:
         ValueError: If they are of codes of different widths, or not of the same things.
     """
     kinds = [
-        (len(c.ones), c.bits_per_feature, c.most_codes, "not counted" if c.pairs is None else "counted")
-        + ("not counted" if c.at is None else "counted",)
+        (len(c.ones), c.bits_per_feature, c.most_codes, *("not counted" if x is None else "counted" for x in (c.pairs, c.at)))
         for c in (one, other)
     ]
     for name, a, b in zip(("width", "bits_per_feature", "most_codes", "pairs", "positions"), *kinds, strict=True):
@@ -221,7 +220,7 @@ def _no_codes() -> CodeCounts:
 
 
 def _sum_codes(one: CodeCounts | None, other: CodeCounts, most: int) -> CodeCounts | None:
-    """None where either is None or both have too many together: so there are more in the union, in whichever order it is made."""
+    """None where either is None or both together have too many: the outcome is the same in whichever order sets are merged."""
     if one is None:
         return None
     total = count_codes(torch.cat([one.hashes, other.hashes]), torch.cat([one.counts, other.counts]))

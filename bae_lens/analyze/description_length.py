@@ -95,9 +95,23 @@ def smoothed(frequency: Float[Tensor, " d_bits"], tokens: int) -> Float[Tensor, 
 
 
 def cross_entropy_bits(frequency: Float[Tensor, " d_bits"], prior: Float[Tensor, " d_bits"]) -> float:
-    """Mean bits a token of independent bits that are on with these frequencies, coded under these priors."""
-    q = frequency.double()
-    return -(q * prior.log2() + (1 - q) * (1 - prior).log2()).sum().item()
+    """Mean bits a token of independent bits that are on with these frequencies, coded under these priors.
+
+    Raises:
+        ValueError: If a prior is no probability, or is exactly 0 or 1 for a bit that is not always what it says.
+    """
+    if not ((prior >= 0) & (prior <= 1)).all():
+        raise ValueError("priors must be probabilities, from 0 to 1")
+    q, p = frequency.double(), prior.double()
+    impossible = ((p == 0) & (q > 0)) | ((p == 1) & (q < 1))
+    if impossible.any():
+        bit = int(impossible.nonzero()[0])
+        raise ValueError(
+            f"the prior of {int(impossible.sum())} bits is exactly 0 or 1, and they are not always so: bit {bit} has prior "
+            f"{p[bit].item():g} and is on for {q[bit].item():.3g} of the vectors, which would cost infinitely many bits; "
+            "smooth the prior, as bae_lens.analyze.description_length.smoothed does"
+        )
+    return -(torch.xlogy(q, p) + torch.xlogy(1 - q, 1 - p)).sum().item() / math.log(2)
 
 
 def _firing(sae: SAE[Any], vectors: Tensor) -> _Firing:

@@ -1,10 +1,9 @@
 """Bits that say the same: equal, or each other's opposite."""
 
 import numpy as np
-import torch
 
 from bae_lens.analyze.counts import BitCounts
-from bae_lens.analyze.tree import BitTree, tree_of_counts
+from bae_lens.analyze.tree import BitTree, tree_of_features
 
 
 def merged_duplicates(counts: BitCounts, *, tolerance: float = 0.0) -> BitTree:
@@ -23,8 +22,8 @@ def merged_duplicates(counts: BitCounts, *, tolerance: float = 0.0) -> BitTree:
         raise ValueError("finding duplicates needs counts of pairs: count the codes with pairs=True")
     if not 0 <= tolerance < 0.5:
         raise ValueError(f"the tolerance must be from 0 to below 0.5, got {tolerance}")
-    c, n = counts.bits_per_feature, counts.tokens
-    ones = counts.ones[::c].numpy()
+    n = counts.tokens
+    ones = counts.ones[:: counts.bits_per_feature].numpy()
     pairs = counts.pairs.symmetric()
     keeper = np.full(len(ones), -1)
     both = ones.copy()
@@ -38,13 +37,4 @@ def merged_duplicates(counts: BitCounts, *, tolerance: float = 0.0) -> BitTree:
         if same.any():
             keeper[feature] = int(np.argmax(same))
             kept[feature], both[feature] = False, row[keeper[feature]]
-    parent = np.full((len(ones), c), -1)
-    parent[:, 0] = np.where(keeper >= 0, keeper * c, -1)
-    parent[:, 1:] = np.arange(len(ones))[:, None] * c + np.arange(c - 1)
-    both_bits = counts.ones.numpy().reshape(-1, c).copy()
-    both_bits[:, 0] = both
-    features = np.argsort(keeper >= 0, kind="stable")
-    order = (features[:, None] * c + np.arange(c)).flatten()
-    return tree_of_counts(
-        *(torch.from_numpy(a) for a in (parent.flatten(), order)), counts, torch.from_numpy(both_bits.flatten())
-    )
+    return tree_of_features(keeper, np.argsort(keeper >= 0, kind="stable"), counts, both)

@@ -1,7 +1,7 @@
 """How many bits a token a code carries (section 4): estimates that bound its joint entropy, each with an interval and its FVU.
 
-All of them are of held-out vectors; whatever they rest on (probabilities, the tree, which bits are duplicates) was learnt on the
-training vectors. docs/entropy.md says what each bounds and when to trust it.
+All are of held-out vectors; whatever they rest on (probabilities, the tree, which bits are duplicates) was learnt on training
+vectors. docs/entropy.md says what each bounds and when to trust it.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,29 @@ from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
-from bae_lens.analyze.block_counts import BlockCounts, count_blocks, coverage, joint_entropy, tree_entropy, tree_length
+from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.analyze.block_counts import (
+    BlockCounts,
+    count_blocks,
+    coverage,
+    distinct,
+    joint_entropy,
+    tree_entropy,
+    tree_length,
+)
 from bae_lens.analyze.bootstrap import Interval, block_of_each, interval, resampled_weights
 from bae_lens.analyze.counts import BitCounts
 from bae_lens.analyze.duplicates import merged_duplicates
-from bae_lens.analyze.statistics import all_bits, code_batches, count_code, total_variation
+from bae_lens.analyze.statistics import (
+    Vectors,
+    all_bits,
+    code_batches,
+    count_code,
+    mean_vector,
+    total_variation,
+    vector_batches,
+)
 from bae_lens.analyze.tree import BitTree, fit_tree, independent_bits
-from bae_lens.checks import check_activations
 
 COVERAGE = 0.99
 """The joint entropy is counted where at least this share of the vectors has a code that occurs in another block as well."""
@@ -67,7 +83,7 @@ class EntropyEstimates(NamedTuple):
     """Held-out vectors."""
     training_tokens: int
     blocks: int
-    """Documents, groups of them, or stretches of vectors that the intervals were resampled from; few make an interval unsure."""
+    """Documents, groups of them, or stretches of vectors that intervals are resampled from; of few an interval is unsure."""
     confidence: float
 
     def numbers(self) -> dict[str, float | str | None]:
@@ -99,10 +115,10 @@ class _Squares(NamedTuple):
 
 def entropy_estimates(
     sae: SAE[Any],
-    train: Float[Tensor, "token d_in"],
-    held_out: Float[Tensor, "held_out_token d_in"],
+    train: Vectors,
+    held_out: Vectors,
     *,
-    documents: Int[Tensor, " held_out_token"] | None = None,
+    documents: Int[Tensor, " documents"] | None = None,
     confidence: float = 0.95,
     resamples: int = 400,
     tolerance: float = 0.0,
@@ -112,34 +128,45 @@ def entropy_estimates(
     """Entropy of a BAE's code in bits a token, estimated in six ways; of another SAE, of which of its features fire.
 
     Args:
-        train: Vectors to learn probabilities, the tree and duplicates on.
-        held_out: Vectors to measure on.
-        documents: The document of each held-out vector: intervals are resampled by document. Without them vectors are taken to
-            be independent, but for neighbours.
+        train: Vectors ``(token, d_in)``, or a dataset, to learn probabilities, the tree and duplicates on.
+        held_out: Vectors ``(held_out_token, d_in)``, or a dataset, to measure on.
+        documents: The document of each held-out vector: intervals are resampled by document. A dataset knows them by itself
+            where it was harvested. Without them vectors are taken to be independent, but for neighbours.
         confidence: Of the intervals.
         resamples: Of the bootstrap.
         tolerance: Share of the training vectors on which two bits may disagree and still be duplicates.
         seed: Of the bootstrap.
 
     Raises:
-        TypeError, ValueError: If vectors have another dtype or width, are empty, not finite or all equal; if documents do not fit;
-            or if confidence, resamples or tolerance are out of range.
+        TypeError, ValueError: If vectors have another dtype or width, are empty, not finite or all equal; if documents do not
+            fit; or if confidence, resamples or tolerance are out of range.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"the confidence must lie between 0 and 1, got {confidence}")
     if resamples < FEWEST_RESAMPLES:
         raise ValueError(f"at least {FEWEST_RESAMPLES} resamples are needed, got {resamples}")
-    check_activations(held_out, sae.cfg.d_in, "held-out vectors")
+    next(vector_batches(held_out, batch_size, sae.cfg.d_in, "held-out vectors"))  # looked at before the longer work
     total_variation(held_out)  # says so where there is none
-    block = block_of_each(len(held_out), documents)
+    block = block_of_each(len(held_out), _documents(held_out) if documents is None else documents)
     counts = count_code(sae, train, most_codes=0, batch_size=batch_size)
     trees = learn_trees(counts, tolerance)
-    squares = _Squares(*(torch.zeros(int(block.max()) + 1, *shape, dtype=torch.float64) for shape in ((), (), (sae.cfg.d_in,))))
+    blocks = int(block.max()) + 1
+    squares = _Squares(*(torch.zeros(blocks, *shape, dtype=torch.float64) for shape in ((), (), (sae.cfg.d_in,))))
     batches = _measured(sae, held_out, block, squares, batch_size)
-    weights = resampled_weights(len(squares.error), resamples, seed)
+    weights = resampled_weights(blocks, resamples, seed)
     found = count_blocks(batches, block, list(trees))
     fvu = _fvu(squares, found.tokens, weights, confidence)
     return _estimates(counts, trees, found, weights, confidence, fvu)
+
+
+def _documents(vectors: Vectors) -> Tensor | None:
+    """The document of each vector, where a dataset knows it."""
+    if not isinstance(vectors, ActivationDataset):
+        return None
+    try:
+        return vectors.documents
+    except ValueError:  # it was not harvested from text
+        return None
 
 
 def learn_trees(counts: BitCounts, tolerance: float = 0.0) -> Trees:
@@ -161,7 +188,7 @@ def _estimates(
         value = (bits.sum() / found.tokens.sum()).item()
         return Estimate(*interval(value, weights @ bits / (weights @ found.tokens), blocks, confidence), fvu.value)
 
-    covered, tokens, codes = coverage(found), int(found.tokens.sum()), found.codes.shape[0]
+    covered, tokens, codes = coverage(found), int(found.tokens.sum()), distinct(found)
     joint = entropy(joint_entropy, found) if covered >= COVERAGE else None
     ones = found.ones.sum(0)
     c = counts.bits_per_feature
@@ -191,9 +218,9 @@ def _too_many(codes: int, tokens: int, covered: float) -> str:
     )
 
 
-def _measured(sae: SAE[Any], held_out: Tensor, block: Tensor, squares: _Squares, batch_size: int) -> Iterator[Tensor]:
+def _measured(sae: SAE[Any], held_out: Vectors, block: Tensor, squares: _Squares, batch_size: int) -> Iterator[Tensor]:
     """Codes batch by batch, whose squared errors are added up on the way."""
-    mean = held_out.double().mean(0)
+    mean = mean_vector(held_out)
     begin = 0
     for batch in code_batches(sae, held_out, batch_size):
         mine = block[begin : begin + len(batch.x)]

@@ -1,4 +1,7 @@
-"""What a code looks like over a set of vectors, for a BAE or any other SAELens SAE."""
+"""What a code looks like over a set of vectors, for a BAE or any other SAELens SAE.
+
+Vectors are a tensor, or a dataset on disk, which is read in order and never in memory as a whole.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -8,11 +11,17 @@ from jaxtyping import Bool, Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
+from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.analyze.counts import MOST_CODES, BitCounter, BitCounts
 from bae_lens.checks import check_activations
 from bae_lens.model.bae import BinaryCode
 from bae_lens.objective.entropy import marginal_entropy
 from bae_lens.objective.metrics import DENSE
+
+WHOLE = 16384
+"""Vectors to look at at once where none is encoded."""
+
+Vectors = Float[Tensor, "_ d_in"] | ActivationDataset
 
 
 class CodeStatistics(NamedTuple):
@@ -48,11 +57,27 @@ class CodeBatch(NamedTuple):
     x_hat: Float[Tensor, "batch d_in"]
 
 
+def vector_batches(
+    vectors: Vectors, batch_size: int, d_in: int | None = None, what: str = "activations"
+) -> Iterator[Float[Tensor, "batch d_in"]]:
+    """The vectors in order, so many at a time at most; a dataset's in fp32.
+
+    Raises:
+        TypeError, ValueError: If they have another dtype or width, are empty, or are not finite.
+    """
+    if isinstance(vectors, ActivationDataset):
+        for x in vectors.chunks(batch_size):
+            check_activations(x, d_in, what)
+            yield x.float()
+        return
+    check_activations(vectors, d_in, what)
+    yield from vectors.split(batch_size)
+
+
 @torch.no_grad()
-def code_batches(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_size: int = 4096) -> Iterator[CodeBatch]:
+def code_batches(sae: SAE[Any], vectors: Vectors, batch_size: int = 4096) -> Iterator[CodeBatch]:
     """Vectors with their codes and reconstructions, batch by batch."""
-    check_activations(vectors, sae.cfg.d_in)
-    for x in vectors.split(batch_size):
+    for x in vector_batches(vectors, batch_size, sae.cfg.d_in):
         x = x.to(sae.device)
         if isinstance(sae, BinaryCode) and not sae.is_nested:
             bits = sae.bits(x)
@@ -73,9 +98,9 @@ def all_bits(sae: SAE[Any], batch: CodeBatch) -> Bool[Tensor, "batch bits"]:
 @torch.no_grad()
 def count_code(
     sae: SAE[Any],
-    vectors: Float[Tensor, "token d_in"],
+    vectors: Vectors,
     *,
-    positions: Int[Tensor, " token"] | None = None,
+    positions: Int[Tensor, " positions"] | None = None,
     pairs: bool = True,
     most_codes: int = MOST_CODES,
     batch_size: int = 4096,
@@ -90,14 +115,14 @@ def count_code(
     Raises:
         TypeError, ValueError: If the vectors have another dtype or width, are empty, or are not finite.
     """
-    check_activations(vectors, sae.cfg.d_in)
     if positions is not None and positions.shape != (len(vectors),):
         raise ValueError(f"positions must name one for each of the {len(vectors)} vectors, got {tuple(positions.shape)}")
     d_bits, nested = code_width(sae)
     counter = BitCounter(d_bits, bits_per_feature=nested, pairs=pairs, most_codes=most_codes)
-    for begin in range(0, len(vectors), batch_size):
-        x = vectors[begin : begin + batch_size].to(sae.device)
-        counter.add(_bits_on(sae, x), None if positions is None else positions[begin : begin + batch_size])
+    begin = 0
+    for x in vector_batches(vectors, batch_size, sae.cfg.d_in):
+        counter.add(_bits_on(sae, x.to(sae.device)), None if positions is None else positions[begin : begin + len(x)])
+        begin += len(x)
     return counter.counts()
 
 
@@ -114,7 +139,7 @@ def _bits_on(sae: SAE[Any], x: Float[Tensor, "batch d_in"]) -> Bool[Tensor, "bat
     return sae.passed(sae.encode_levels(x)[0]) if sae.is_nested else sae.bits(x) > 0.5
 
 
-def code_statistics(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_size: int = 4096) -> CodeStatistics:
+def code_statistics(sae: SAE[Any], vectors: Vectors, batch_size: int = 4096) -> CodeStatistics:
     """Statistics of a code over a set of vectors, in one pass; the same for every batch size.
 
     Raises:
@@ -123,33 +148,45 @@ def code_statistics(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], batch_s
     return statistics_of(code_batches(sae, vectors, batch_size), vectors)
 
 
-def statistics_of(batches: Iterable[CodeBatch], vectors: Float[Tensor, "token d_in"]) -> CodeStatistics:
+def statistics_of(batches: Iterable[CodeBatch], vectors: Vectors) -> CodeStatistics:
     """As `code_statistics`, of codes that were made of these vectors in any other way."""
-    count: Tensor | int = 0
-    error = 0.0
+    counter, error = None, 0.0
     for batch in batches:
-        count = count + batch.on.sum(0).cpu()
+        counter = counter or BitCounter(batch.on.shape[1], pairs=False, most_codes=0)
+        counter.add(batch.on)
         error += (batch.x_hat.double() - batch.x.double()).pow(2).sum().item()
-    assert isinstance(count, Tensor)
-    frequency = count.double() / len(vectors)
-    dead = (count == 0) | (count == len(vectors))
+    assert counter is not None
+    return statistics_of_counts(counter.counts(), error / total_variation(vectors))
+
+
+def statistics_of_counts(counts: BitCounts, fvu: float) -> CodeStatistics:
+    """Statistics of counts, as of several sets together, and the FVU of the same vectors; of nested bits, the first ones'."""
+    ones = counts.ones[:: counts.bits_per_feature]
+    frequency = ones.double() / counts.tokens
+    dead = (ones == 0) | (ones == counts.tokens)
     return CodeStatistics(
-        tokens=len(vectors),
-        fvu=error / total_variation(vectors),
+        tokens=counts.tokens,
+        fvu=fvu,
         entropy=marginal_entropy(frequency).item(),
         l0=frequency.sum().item(),
         live=int((~dead).sum()),
         dead=int(dead.sum()),
-        stuck_at_one=int((count == len(vectors)).sum()),
+        stuck_at_one=int((ones == counts.tokens).sum()),
         dense=int((frequency > DENSE).sum()),
         frequency=frequency,
     )
 
 
-def total_variation(vectors: Float[Tensor, "token d_in"]) -> float:
+def mean_vector(vectors: Vectors) -> Float[Tensor, " d_in"]:
+    """The mean, in float64."""
+    parts = [x.double().sum(0) for x in vector_batches(vectors, WHOLE)]
+    return torch.stack(parts).sum(0) / len(vectors)
+
+
+def total_variation(vectors: Vectors) -> float:
     """Sum of |x - mean|^2, in float64."""
-    mean = vectors.double().mean(0)
-    total = sum((x.double() - mean).pow(2).sum().item() for x in vectors.split(65536))
+    mean = mean_vector(vectors)
+    total = sum((x.double() - mean).pow(2).sum().item() for x in vector_batches(vectors, WHOLE))
     if total == 0:
         raise ValueError(f"the {len(vectors)} vectors are all equal: they have no variance to explain")
     return total

@@ -60,56 +60,57 @@ def fit_tree(counts: BitCounts, *, smoothing: float = SMOOTHING) -> BitTree:
     live = ((first > 0) & (first < counts.tokens)).nonzero().squeeze(1).numpy()
     pairs = counts.pairs.symmetric()[live][:, live]
     forest = _spanning_forest(first.numpy()[live], pairs, counts.tokens, math.log2(counts.tokens) / 2)
-    features = np.arange(len(first))
-    parent = np.full((len(first), c), -1)
-    parent[live, 0] = np.where(forest.parent >= 0, live[forest.parent] * c, -1)
-    parent[:, 1:] = features[:, None] * c + np.arange(c - 1)
-    both = counts.ones.numpy().reshape(-1, c).copy()  # a nested bit is on only where its parent is
-    both[live, 0] = np.where(forest.parent >= 0, forest.both, both[live, 0])
-    order = np.concatenate([live[forest.order], np.setdiff1d(features, live)])
-    return tree_of_counts(
-        torch.from_numpy(parent.flatten()),
-        torch.from_numpy((order[:, None] * c + np.arange(c)).flatten()),
-        counts,
-        torch.from_numpy(both.flatten()),
-        smoothing,
-    )
+    parent, both = np.full(len(first), -1), first.numpy().copy()
+    parent[live] = np.where(forest.parent >= 0, live[forest.parent], -1)
+    both[live] = np.where(forest.parent >= 0, forest.both, both[live])
+    order = np.concatenate([live[forest.order], np.setdiff1d(np.arange(len(first)), live)])
+    return tree_of_features(parent, order, counts, both, smoothing)
 
 
-def tree_of_counts(
-    parent: Int[Tensor, " bits"],
-    order: Int[Tensor, " bits"],
+def tree_of_features(
+    parent: Int[np.ndarray, " features"],
+    order: Int[np.ndarray, " features"],
     counts: BitCounts,
-    both: Int[Tensor, " bits"],
+    both: Int[np.ndarray, " features"],
     smoothing: float = SMOOTHING,
 ) -> BitTree:
-    """The tree of these parents with its probabilities.
+    """The tree in which features have these parents, with its probabilities; nested bits hang below their feature's first.
 
     Args:
-        both: How often each bit is on together with its parent; for a bit without one, how often it is on.
+        parent: The feature that each depends on; -1 for none.
+        order: All features, each after its parent.
+        both: How often each is on together with its parent; where it has none, how often it is on.
+        smoothing: Added to every count.
     """
+    c = counts.bits_per_feature
+    nested = np.arange(c)
+    bit_parent = np.arange(len(parent))[:, None] * c + nested - 1
+    bit_parent[:, 0] = np.where(parent >= 0, parent * c, -1)
+    bit_both = counts.ones.numpy().reshape(-1, c).copy()  # a nested bit is on only where its parent is
+    bit_both[:, 0] = both
+    bit_order = order[:, None] * c + nested
+    flat = [torch.from_numpy(part.flatten()) for part in (bit_parent, bit_order, bit_both)]
+    return _with_probabilities(flat[0], flat[1], flat[2], counts, smoothing)
+
+
+def _with_probabilities(parent: Tensor, order: Tensor, both: Tensor, counts: BitCounts, smoothing: float) -> BitTree:
     parent_on = torch.where(parent >= 0, counts.ones[parent], counts.tokens).double()
     n, ones, on_both = float(counts.tokens), counts.ones.double(), both.double()
     where_on = (on_both + smoothing) / (parent_on + 2 * smoothing)
     where_off = (ones - on_both + smoothing) / (n - parent_on + 2 * smoothing)
     where_off = torch.where(parent >= 0, where_off, where_on)
-    where_off[nested_bits(len(ones), counts.bits_per_feature)] = 0
+    where_off[torch.arange(len(ones)) % counts.bits_per_feature > 0] = 0
     independent = _marginal_bits(ones, n)
     given_parent = conditional_bits(n, parent_on, ones, on_both)
     information = torch.where(parent >= 0, (independent - given_parent).clamp_min(0) / n, 0)
     return BitTree(parent, order, torch.stack([where_off, where_on], 1), information)
 
 
-def nested_bits(bits: int, bits_per_feature: int) -> Bool[Tensor, " bits"]:
-    """The bits that are nested within the one before them."""
-    return torch.arange(bits) % bits_per_feature > 0
-
-
 def independent_bits(counts: BitCounts, *, smoothing: float = SMOOTHING) -> BitTree:
     """The tree without edges, but for those between the nested bits of one feature: the marginal distribution."""
-    nested = nested_bits(len(counts.ones), counts.bits_per_feature)
-    bits = torch.arange(len(counts.ones))
-    return tree_of_counts(torch.where(nested, bits - 1, -1), bits, counts, counts.ones, smoothing)
+    _check_smoothing(smoothing)
+    first = counts.ones[:: counts.bits_per_feature].numpy()
+    return tree_of_features(np.full(len(first), -1), np.arange(len(first)), counts, first, smoothing)
 
 
 def conditional_bits(
@@ -169,7 +170,7 @@ def _spanning_forest(ones: np.ndarray, pairs: sparse.csr_array, tokens: int, lea
         span = slice(pairs.indptr[node], pairs.indptr[node + 1])
         row[pairs.indices[span]] = pairs.data[span]
         cells = (_f(row) + _f(n - (on + on[node]) + row)) + (_f(on - row) + _f(on[node] - row))
-        bits = cells + _f(np.array(n)) - (alone + alone[node])
+        bits = cells + n * math.log2(n) - (alone + alone[node])
         better = left & (bits > gain)
         gain[better], parent[better], both[better] = bits[better], node, row[better]
     return _Forest(parent, both, order)

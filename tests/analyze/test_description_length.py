@@ -4,7 +4,7 @@ import pytest
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 
-from bae_lens.analyze.description_length import code_length
+from bae_lens.analyze.description_length import code_length, cross_entropy_bits
 from bae_lens.analyze.statistics import code_statistics
 
 
@@ -61,3 +61,16 @@ def test_magnitudes_that_take_one_value_cost_nothing():
     found = code_length(sae, x[:4000], x[4000:])
     assert found.which == pytest.approx(8 * 0.881, rel=0.02)
     assert found.magnitudes < 0.05
+
+
+def test_a_prior_of_exactly_0_or_1_is_refused_where_a_bit_is_not_always_so():
+    frequency, prior = torch.tensor([0.0, 0.25, 1.0, 0.5]).double(), torch.tensor([0.0, 0.5, 1.0, 0.5]).double()
+    assert cross_entropy_bits(frequency, prior) == pytest.approx(2)
+    for wrong in (0.0, 1.0):
+        prior[1] = wrong
+        with pytest.raises(ValueError, match=f"bit 1 has prior {wrong:g} and is on for 0.25 of the vectors.*smooth"):
+            cross_entropy_bits(frequency, prior)
+    for wrong in (-0.1, 1.5, math.nan):
+        prior[1] = wrong
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            cross_entropy_bits(frequency, prior)
