@@ -16,8 +16,9 @@ from bae_lens.benchmark.mutations import mutated
 from bae_lens.codec import BaezFile, CodecSettings, compress
 from bae_lens.codec.bit_blocks import Ones, encode_block
 from bae_lens.codec.dictionary import ones_of
-from bae_lens.codec.fit import bits_of, dense, sample_of, tree_of
+from bae_lens.codec.fit import Coded, bits_of, dense, sample_of, tree_of
 from bae_lens.codec.range_coder import finished, new_encoder
+from bae_lens.codec.sources import Source
 from bae_lens.codec.workers import one_thread
 from bae_lens.model.bae import BAE
 
@@ -56,7 +57,7 @@ def sizes(bae: BAE, train: Float[Tensor, "a d_in"], held_out: Float[Tensor, "b d
         }.items()
     }
     with one_thread():
-        sample = sample_of(bae, train[torch.linspace(0, len(train) - 1, min(65536, len(train))).long()].split(BLOCK))
+        sample = _sample(bae, train)
         for name in ("prior", "tree"):
             tree, ideal = tree_of(bae, sample, name), 0.0
             for x in held_out.split(BLOCK):
@@ -79,7 +80,7 @@ def times(bae: BAE, train: Float[Tensor, "a d_in"], held_out: Float[Tensor, "b d
     import zstandard
 
     with one_thread():
-        sample = sample_of(bae, train[:: max(1, len(train) // 65536)].split(BLOCK))
+        sample = _sample(bae, train)
         vectors = held_out.split(BLOCK)[:blocks]
         codes = [(ones_of(bae, x), len(x)) for x in vectors]
         packed = [np.packbits(dense(ones, rows, bae.d_bits).numpy(), axis=1).tobytes() for ones, rows in codes]
@@ -136,6 +137,13 @@ def damage(bae: BAE, held_out: Float[Tensor, "b d_in"], directory: Path, files: 
         except ValueError:
             pass
     yield at_most(f"of {files} mutated files accepted", accepted, 0)
+
+
+def _sample(bae: BAE, train: Tensor) -> list[Coded]:
+    """As `compress` counts probabilities."""
+    source = Source(train, bae.cfg.d_in)
+    most = min(CodecSettings().fit_vectors, len(source))
+    return sample_of(bae, source.sample(most), most)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -15,7 +15,7 @@ from bae_lens.activations.saving import save_activations
 from bae_lens.codec.container import new_container
 from bae_lens.codec.dictionary import dictionary_of, ones_of
 from bae_lens.codec.errors import Errors
-from bae_lens.codec.fit import Sample, Target, add_stages, bits_of, indices_of, sample_of, tree_of
+from bae_lens.codec.fit import Coded, Target, add_stages, bits_of, indices_of, sample_of, tree_of
 from bae_lens.codec.header import to_header
 from bae_lens.codec.reader import BaezFile
 from bae_lens.codec.settings import CodecSettings
@@ -110,7 +110,9 @@ def compress(
     source = Source(activations, bae.cfg.d_in)
     shown = tqdm(disable=not progress, desc="compress", unit=" vectors", unit_scale=True, total=len(source))
     with one_thread():
-        sample = sample_of(bae, Source(activations if fit_on is None else fit_on, bae.cfg.d_in).sample(settings.fit_vectors))
+        counted = source if fit_on is None else Source(fit_on, bae.cfg.d_in)
+        most = min(settings.fit_vectors, len(counted))
+        sample = sample_of(bae, counted.sample(most), most)
         code = _code_stage(bae, source, sample, settings, processes)
     target = asked = Target(settings.target_fvu, settings.target_cosine)
     with shown:
@@ -158,7 +160,7 @@ def _opened(activations: Tensor | ActivationDataset | str | Path, bae: BAE) -> T
     return activations
 
 
-def _code_stage(bae: BAE, source: Source, sample: Sample, settings: CodecSettings, processes: int) -> Any:
+def _code_stage(bae: BAE, source: Source, sample: list[Coded], settings: CodecSettings, processes: int) -> Any:
     if settings.mode == "code":
         return bits_of(tree_of(bae, sample, settings.probabilities))
     ones = sum(map_blocks(_count, None, bae, source.blocks(settings.block_vectors), processes), np.zeros(bae.d_bits))

@@ -1,7 +1,7 @@
 """What blocks are coded with, counted on a sample of the vectors; and the stages that a target asks for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,15 +26,17 @@ FINEST, COARSEST = 2.0**-6, 8.0
 """Steps of a residual that are tried, in units of its root mean square."""
 HALVINGS = 14
 """Of the range of steps, on a scale of log2: within 0.05 % of the largest that will do."""
-RESIDUAL_ROWS = 16384
-"""Vectors of the sample that steps are tried on, and their magnitudes counted."""
+KEPT_ROWS = 16384
+"""Vectors of a sample that are kept, at most about so many: radius and residual are fitted to them."""
 
 
-class Sample(NamedTuple):
-    """Vectors that probabilities are counted on, and their codes; block by block."""
+class Coded(NamedTuple):
+    """A block of a sample."""
 
-    vectors: list[Float[Tensor, "rows d_in"]]
-    ones: list[Ones]
+    ones: Ones
+    rows: int
+    vectors: Float[Tensor, "rows d_in"] | None
+    """Kept of some blocks."""
 
 
 class Target(NamedTuple):
@@ -61,12 +63,13 @@ class Target(NamedTuple):
         return f"a mean cosine of {self.cosine if errors is None else errors.cosine:.6g}"
 
 
-def sample_of(bae: BAE, blocks: Sequence[Float[Tensor, "rows d_in"]]) -> Sample:
-    """The codes of sampled vectors."""
-    return Sample(list(blocks), [ones_of(bae, x) for x in blocks])
+def sample_of(bae: BAE, blocks: Iterable[Float[Tensor, "rows d_in"]], vectors: int) -> list[Coded]:
+    """The codes of sampled vectors, of which there are so many."""
+    every = -(-vectors // KEPT_ROWS)
+    return [Coded(ones_of(bae, x), len(x), None if number % every else x) for number, x in enumerate(blocks)]
 
 
-def tree_of(bae: BAE, sample: Sample, probabilities: str) -> BitTree:
+def tree_of(bae: BAE, sample: list[Coded], probabilities: str) -> BitTree:
     """How probable bits are, counted on a sample: "tree", each given its parent, or "prior", by itself."""
     counter = BitCounter(
         bae.d_bits,
@@ -74,8 +77,8 @@ def tree_of(bae: BAE, sample: Sample, probabilities: str) -> BitTree:
         pairs=probabilities == "tree",
         most_codes=0,
     )
-    for x, ones in zip(sample.vectors, sample.ones, strict=True):
-        counter.add(dense(ones, len(x), bae.d_bits))
+    for block in sample:
+        counter.add(dense(block.ones, block.rows, bae.d_bits))
     counts = counter.counts()
     return fit_tree(counts) if probabilities == "tree" else independent_bits(counts)
 
@@ -111,7 +114,7 @@ class _Reached(NamedTuple):
     errors: Errors
 
 
-def add_stages(stages: Stages, sample: Sample, settings: CodecSettings, target: Target) -> Stages:
+def add_stages(stages: Stages, sample: list[Coded], settings: CodecSettings, target: Target) -> Stages:
     """The stages with the radius and the residual that were asked for, or that a target needs on this sample.
 
     Raises:
@@ -127,25 +130,26 @@ def add_stages(stages: Stages, sample: Sample, settings: CodecSettings, target: 
         stages, reached = _with_radius(stages, reached, norm_bits)
     if not target.is_set or target.is_met(reached.errors):
         return stages
-    left = (reached.x - reached.x_hat)[:RESIDUAL_ROWS]
-    step = _largest_step(
-        reached._replace(x=reached.x[: len(left)], x_hat=reached.x_hat[: len(left)]), target, dictionary, alone
-    )
+    left = reached.x - reached.x_hat
+    step = _largest_step(reached, target, dictionary, alone)
     steps = residual.fit_steps(left, step)
     parent, given = residual.tree_of_steps(residual.quantized(left, steps), steps.most)
     model = bit_model(parent, given)
     return stages._replace(residual=Residual(steps, model, layout_of(model)))
 
 
-def _reach(stages: Stages, sample: Sample) -> _Reached:
-    parts = []
-    for x, ones in zip(sample.vectors, sample.ones, strict=True):
+def _reach(stages: Stages, sample: list[Coded]) -> _Reached:
+    vectors, parts = [], []
+    for ones, _, x in sample:
+        if x is None:
+            continue
         if isinstance(stages.code, Indices):
             assert stages.code.prior is not None
             flips = index_codes.bursty(ones, len(x), stages.code.prior, stages.code.threshold)
             ones = index_codes.turned(flips, len(x), stages.code.rounded_prior)
+        vectors.append(x)
         parts.append(reconstruct(stages.dictionary, ones, len(x)))
-    return _reached(torch.cat(sample.vectors).double(), torch.cat(parts), stages.dictionary)
+    return _reached(torch.cat(vectors).double(), torch.cat(parts), stages.dictionary)
 
 
 def _reached(x: Tensor, x_hat: Tensor, dictionary: Dictionary) -> _Reached:

@@ -63,13 +63,13 @@ class Source:
         if begin != len(self):
             raise ValueError(f"{begin} vectors came where there were {len(self)}")
 
-    def sample(self, count: int, size: int = 4096) -> list[Float[Tensor, "block d_in"]]:
+    def sample(self, count: int, size: int = 4096) -> Iterator[Float[Tensor, "block d_in"]]:
         """At most so many vectors, evenly spread, in their order."""
         places = torch.linspace(0, len(self) - 1, min(count, len(self)), dtype=torch.float64).round().long()
-        blocks = [self._from[p] if isinstance(self._from, Tensor) else self._from.rows(p) for p in places.split(size)]
-        for block in blocks:
+        for part in places.split(size):
+            block = self._from[part] if isinstance(self._from, Tensor) else self._from.rows(part)
             check_activations(block, what="sampled vectors")
-        return blocks
+            yield block
 
     def check_unchanged(self) -> None:
         """Raises ValueError if a file of the directory was changed, added or removed since this source was made."""
