@@ -11,6 +11,7 @@ the picture has a second panel: `--figure codec.png --beside runs/codec`.
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ from bae_lens.files import write_bytes, write_json
 from bae_lens.training.config import Recipe
 from bae_lens.training.normalization import fit_normalization
 
-TARGETS = [0.05, 0.02, 0.01]
-
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--weights", type=float, nargs="*", default=[0.2, 0.08], help="rate_distortion's; goals use the first")
     parser.add_argument("--ks", type=int, nargs="*", default=[5, 12, 28], help="TopK SAEs (%(default)s)")
+    parser.add_argument("--targets", type=float, nargs="*", default=[0.05, 0.02, 0.01], help="FVUs to reach by residuals")
     parser.add_argument("--vectors", type=int, default=1_000_000, help="in the file of random access (%(default)s)")
     parser.add_argument("--mutations", type=int, default=10_000, help="mutated files (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/codec"), help="directory for what is trained (%(default)s)")
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         if "goals" in args.parts:
             found["goals"] = goals(args, baes, train, held_out, directory)
         if "table" in args.parts:
-            rows = table_rows(args, baes, train, held_out, directory)
+            rows = list(said(table_rows(args, baes, train, held_out, directory)))
             found["table"] = [row._asdict() for row in rows]
             print(f"\n{table(rows, len(held_out))}\n({len(held_out)} held-out vectors of {d_in} dimensions)")
             write_json(args.out / "table.json", found["table"])
@@ -119,13 +119,11 @@ def main(arguments: list[str] | None = None) -> None:
 def goals(
     args: argparse.Namespace, baes: dict[str, Any], train: Tensor, held_out: Tensor, directory: Path
 ) -> dict[str, list[dict[str, Any]]]:
-    firsts = [f"BAE recommended, alpha_e {w:g}" for w in args.entropy_weights[:1]]
-    firsts += [f"BAE rate_distortion, weight {w:g}" for w in args.weights[:1]]
     found = {}
-    for name in firsts:
+    for name in firsts(args):
         bae = baes[name]
         figures = [*sizes(bae, train, held_out, directory), *times(bae, train, held_out)]
-        if name == firsts[0]:
+        if not found:
             figures += random_access(bae, held_out, directory, args.vectors)
             figures += damage(bae, held_out, directory, args.mutations)
         shown = [[f.what, f"{f.value:.4g}", f.goal, "" if not f.goal else "yes" if f.is_met else "NO"] for f in figures]
@@ -136,17 +134,30 @@ def goals(
 
 def table_rows(
     args: argparse.Namespace, baes: dict[str, Any], train: Tensor, held_out: Tensor, directory: Path
-) -> list[SizeRow]:
-    rows = [*number_rows(train, held_out), *pca_rows(train, held_out)]
+) -> Iterator[SizeRow]:
+    yield from number_rows(train, held_out)
+    yield from pca_rows(train, held_out)
     for name, bae in baes.items():
-        rows += bae_rows(name, bae, train, held_out, directory)
-    for name in [*baes][:1] + [*baes][len(args.entropy_weights) :][:1]:
-        rows += target_rows(name, baes[name], train, held_out, directory, TARGETS)
+        yield from bae_rows(name, bae, train, held_out, directory)
+    for name in firsts(args):
+        yield from target_rows(name, baes[name], train, held_out, directory, args.targets)
     scale = fit_normalization(train, sae_trainer(args.steps, 0, "cpu")).scale
     for k in args.ks:
         weight = (0.1 if k > 8 else 0.3) / scale**2
-        rows += sae_rows(f"TopK SAE, k = {k}", trained_topk(args, k, train), train, held_out, [weight])
-    return rows
+        yield from sae_rows(f"TopK SAE, k = {k}", trained_topk(args, k, train), train, held_out, [weight])
+
+
+def firsts(args: argparse.Namespace) -> list[str]:
+    """The first BAE of each recipe."""
+    found = [f"BAE recommended, alpha_e {w:g}" for w in args.entropy_weights[:1]]
+    return found + [f"BAE rate_distortion, weight {w:g}" for w in args.weights[:1]]
+
+
+def said(rows: Iterator[SizeRow]) -> Iterator[SizeRow]:
+    """The rows, each printed as it is made."""
+    for row in rows:
+        print(f"{row.dictionary}, {row.how}: {row.bytes:.2f} bytes a vector, FVU {row.fvu:.4f}", flush=True)
+        yield row
 
 
 def read_table(path: Path) -> list[SizeRow]:

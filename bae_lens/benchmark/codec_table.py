@@ -18,7 +18,8 @@ from bae_lens.codec.errors import errors_of
 from bae_lens.compare.refined_baseline import fit_refined, refined_length
 from bae_lens.model.bae import BAE
 
-Vectors = Float[Tensor, "vectors d_in"]
+Known = Float[Tensor, "known d_in"]
+HeldOut = Float[Tensor, "held_out d_in"]
 
 MODES: dict[str, dict[str, Any]] = {
     "index, 16 bits": {"mode": "index", "packed": False},
@@ -50,7 +51,7 @@ class SizeRow(NamedTuple):
     """Mean; None where it was not measured."""
 
 
-def bae_rows(name: str, bae: BAE, train: Vectors, held_out: Vectors, directory: Path) -> Iterator[SizeRow]:
+def bae_rows(name: str, bae: BAE, train: Known, held_out: HeldOut, directory: Path) -> Iterator[SizeRow]:
     """Every mode of a BAE, in files; probabilities are counted on training vectors, A.5's prior on the compressed ones."""
     decoder = dictionary_of(bae)
     model_bytes = 4 * (decoder.rows.numel() + decoder.bias.numel())
@@ -60,9 +61,7 @@ def bae_rows(name: str, bae: BAE, train: Vectors, held_out: Vectors, directory: 
         yield SizeRow(name, how, found.bytes_a_vector, model_bytes, found.fvu, found.mse, found.cosine)
 
 
-def target_rows(
-    name: str, bae: BAE, train: Vectors, held_out: Vectors, directory: Path, fvus: list[float]
-) -> Iterator[SizeRow]:
+def target_rows(name: str, bae: BAE, train: Known, held_out: HeldOut, directory: Path, fvus: list[float]) -> Iterator[SizeRow]:
     """Code mode with as much residual as targets ask for."""
     decoder = dictionary_of(bae)
     model_bytes = 4 * (decoder.rows.numel() + decoder.bias.numel())
@@ -74,7 +73,7 @@ def target_rows(
             yield SizeRow(name, how, found.bytes_a_vector, model_bytes, found.fvu, found.mse, found.cosine)
 
 
-def number_rows(train: Vectors, held_out: Vectors) -> Iterator[SizeRow]:
+def number_rows(train: Known, held_out: HeldOut) -> Iterator[SizeRow]:
     """fp16, and whole numbers of 8 and 4 bits between the extremes that each channel takes in training."""
     d_in, zero = held_out.shape[1], train.mean(0)
     yield _row("none", "fp16", 2 * d_in, 0, held_out, held_out.half().float(), zero)
@@ -85,7 +84,7 @@ def number_rows(train: Vectors, held_out: Vectors) -> Iterator[SizeRow]:
         yield _row("none", f"int{bits} a channel", d_in * bits / 8, 8 * d_in, held_out, low + levels * step, zero)
 
 
-def pca_rows(train: Vectors, held_out: Vectors) -> Iterator[SizeRow]:
+def pca_rows(train: Known, held_out: HeldOut) -> Iterator[SizeRow]:
     """PCA coefficients, quantised with one step and entropy-coded."""
     axes, variation = principal_axes(train), total_variation(held_out)
     for step in PCA_STEPS:
@@ -94,7 +93,7 @@ def pca_rows(train: Vectors, held_out: Vectors) -> Iterator[SizeRow]:
         yield SizeRow("PCA", f"step {step:g}", found.bits / 8, 4 * axes.axes.numel(), found.fvu, mse, None)
 
 
-def sae_rows(name: str, sae: SAE[Any], train: Vectors, held_out: Vectors, weights: list[float]) -> Iterator[SizeRow]:
+def sae_rows(name: str, sae: SAE[Any], train: Known, held_out: HeldOut, weights: list[float]) -> Iterator[SizeRow]:
     """An SAE's firing and magnitudes, entropy-coded; and refined as it encodes, at these errors a bit in the units of x."""
     variation, model_bytes = total_variation(held_out), 4 * (sae.W_dec.numel() + sae.b_dec.numel())
     found = code_length(sae, train[:COUNTED], held_out)
