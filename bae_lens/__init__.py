@@ -1,5 +1,8 @@
 """Binary Autoencoders (arXiv 2509.20997) for TransformerLens and SAELens. Importing this registers "bae" with SAELens."""
 
+import importlib
+from typing import Any
+
 from sae_lens import register_sae_class, register_sae_training_class
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
@@ -34,6 +37,16 @@ if BAEConfig.architecture() not in SAE_CLASS_REGISTRY:  # SAELens refuses a seco
     register_sae_class(BAEConfig.architecture(), BAE, BAEConfig)
 if TrainingBAEConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
     register_sae_training_class(TrainingBAEConfig.architecture(), TrainingBAE, TrainingBAEConfig)
+
+STAGES = ("codec",)
+"""Folders that are imported when they are first asked for: what they need takes time to load."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in STAGES:
+        return importlib.import_module(f"bae_lens.{name}")
+    raise AttributeError(f"module 'bae_lens' has no attribute {name!r}")
+
 
 __all__ = [
     "BAE",

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from bae_lens.commands import (
     bench_codes,
+    compress,
+    decompress,
     demo,
     entropy,
     export,
     harvest,
     icl,
     interpret,
+    more_bit,
     rate_distortion,
     steer,
     synthetic,
@@ -36,6 +39,9 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens steer --bae DIR --feature 412 ...      what a feature does to its tokens over strengths, and what it costs
   bae-lens taskvec --bae DIR --task FILE          task vectors of features: accuracy against strength (Fig. 6)
   bae-lens interpret --bae DIR                    names and scores for features: ComSem, by an LLM or by rules
+  bae-lens compress --help                        activations as a .baez file: a BAE's codes at their entropy
+  bae-lens decompress FILE --out DIR              and back
+  bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
@@ -52,6 +58,9 @@ COMMANDS = (
     interpret,
     steer,
     taskvec,
+    compress,
+    decompress,
+    more_bit,
     synthetic,
     bench_codes,
     export,
