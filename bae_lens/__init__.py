@@ -3,9 +3,10 @@
 from sae_lens import register_sae_class, register_sae_training_class
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
-from bae_lens.activations.dataset import ActivationDataset, save_activations
+from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.harvest import Activations, harvest
 from bae_lens.activations.models import load_model
+from bae_lens.activations.saving import save_activations
 from bae_lens.activations.text import read_documents, split_documents, tokenize
 from bae_lens.intervene.attach import attach
 from bae_lens.intervene.inspect import inspect

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written under a temporary name, synced, then renamed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -116,6 +117,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes strict JSON (no NaN), indented."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _existing_parent(path: Path) -> Path:

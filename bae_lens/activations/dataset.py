@@ -1,162 +1,223 @@
-"""Activations on disk: safetensors shards and a manifest beside them, read by memory-mapping."""
+"""Activations on disk as one long list of vectors: memory-mapped, with the token that each is of, in views and splits."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from bae_lens.checks import check_activations
-from bae_lens.files import new_directory, write_json
+from bae_lens.activations.epochs import epoch
+from bae_lens.activations.shards import Places, open_shards
+from bae_lens.chunks import rows_at_once
 
-FORMAT = "bae_lens.activations"
-VERSION = 1
-TENSOR = "activations"
+MEMORY = 2**30
+"""Bytes of vectors that a pass over a dataset holds at most, where nothing else is asked."""
 
 
 class ActivationDataset:
-    """Vectors in a directory that `save_activations` wrote; they stay on disk until they are asked for.
+    """Vectors of one hook point in a directory; they stay on disk until they are asked for.
+
+    The directory is one that `harvest_to_disk` (`bae-lens harvest`) or `save_activations` wrote, or SAELens' cached activations
+    (`CacheActivationsRunner`). Where all contexts of the latter begin with the same token, that is BOS, and it is left out.
 
     Attributes:
         path: The directory.
         d_in: Width of the vectors.
-        metadata: What was known of them when they were written: model, hook point and so on.
+        dtype: How they are stored.
+        hook_name: The hook point; None where it is not known.
+        metadata: What was known of them when they were written: model_name, hook_name, context_size and so on.
+        memory: Bytes of vectors that a pass (`epoch`) holds at most.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(
+        self,
+        path: str | Path,
+        hook: str | None = None,
+        positions: Sequence[int] | None = None,
+        *,
+        memory: int = MEMORY,
+        unfinished: bool = False,
+    ):
+        """Opens a directory.
+
+        Args:
+            hook: The hook point; needed where the directory holds several.
+            positions: Only the vectors at these places of a sequence (see `at`).
+            memory: Bytes of vectors that a pass (`epoch`) may hold.
+            unfinished: Take what is there of a harvest that has not ended.
+
+        Raises:
+            FileNotFoundError: If the directory holds no activations, or a shard is missing.
+            ValueError: If a shard is not as the manifest says, the manifest is not whole or names a file outside the directory,
+                or there is no such hook point or position.
+        """
         self.path = Path(path).expanduser()
-        manifest = _read_manifest(self.path / "manifest.json")
-        self.d_in: int = manifest["d_in"]
-        self.metadata: dict[str, Any] = manifest["metadata"]
-        self._manifest = manifest
-        self._shards = [_map_shard(self.path, shard, self.d_in) for shard in manifest["shards"]]
-        self._ends = torch.tensor([len(s) for s in self._shards]).cumsum(0)
+        self.memory = memory
+        self._store = open_shards(self.path, hook, unfinished)
+        self.hook_name, self.metadata = self._store.hook_name, self._store.metadata
+        self.d_in, self.dtype = self._store.d_in, self._store.dtype
+        self._shards = self._store.parts
+        self._index = self._store.chosen()
+        self._verified: list[bool] = []
+        if positions is not None:
+            self._index = self.at(positions)._index
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._store) if self._index is None else len(self._index)
+
+    @property
+    def places(self) -> Places:
+        """Token, document and position of each vector.
+
+        Raises:
+            ValueError: If the directory does not say.
+        """
+        places = self._store.places()
+        if places is None:
+            raise ValueError(f"{self.path} does not say which token each vector is of: it was not written by a harvest")
+        return places if self._index is None else Places(*(column[self._index] for column in places))
+
+    @property
+    def positions(self) -> Int[Tensor, " vector"]:
+        """Place of each vector's token in the sequence that the model saw; BOS is at 0."""
+        return self.places.positions
+
+    @property
+    def documents(self) -> Int[Tensor, " vector"]:
+        """Number of the document that each vector's token is of."""
+        return self.places.documents
+
+    @property
+    def tokens(self) -> Int[Tensor, " vector"]:
+        """Id of each vector's token."""
+        return self.places.tokens
 
     def rows(self, index: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_in"]:
-        """The vectors at these places, in their order."""
-        shard_of = torch.searchsorted(self._ends, index, right=True)
-        out = torch.empty(len(index), self.d_in, dtype=self._shards[0].dtype)
-        for number in shard_of.unique().tolist():
-            places = (shard_of == number).nonzero().squeeze(1)
-            begin = int(self._ends[number]) - len(self._shards[number])
-            out[places] = self._shards[number][index[places] - begin]
-        return out
+        """The vectors at these places, in their order, as they are stored."""
+        return self._store.rows(index if self._index is None else self._index[index])
+
+    def read(self, begin: int, end: int) -> Float[Tensor, "chunk d_in"]:
+        """Neighbouring vectors, the rest of whose shards does not stay in memory."""
+        index = torch.arange(begin, end) if self._index is None else self._index[begin:end]
+        return self._store.rows(index, anew=True)
 
     def chunks(self, size: int = 65536) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """All vectors in order, so many at a time."""
-        for shard in self._shards:
-            yield from shard.split(size)
+        """All vectors in order, so many at a time at most."""
+        if self._index is None:
+            for number in range(len(self._shards)):
+                yield from self._shards[number].split(size)
+        else:
+            for part in self._index.split(size):
+                yield self._store.rows(part)
+
+    def epoch(
+        self, batch_size: int, *, seed: int = 0, workers: int = 0, generator: torch.Generator | None = None, start: int = 0
+    ) -> Iterator[Float[Tensor, "batch d_in"]]:
+        """One pass in a random order that is the seed's, whatever the number of workers.
+
+        At most `memory` bytes of vectors are held. A last minibatch that is not full is left out.
+
+        Args:
+            workers: Threads that read ahead.
+            generator: Instead of a seed.
+            start: Vectors at the beginning to leave out, as when an earlier pass is taken up.
+        """
+        generator = generator or torch.Generator().manual_seed(seed)
+        return epoch(self, batch_size, generator=generator, memory=self.memory, workers=workers, start=start)
+
+    def tensor(self, limit: int | None = None) -> Float[Tensor, "some d_in"]:
+        """All vectors in memory, fp32; the first ones where a limit is given."""
+        count = len(self) if limit is None else min(limit, len(self))
+        out = torch.empty(count, self.d_in)
+        at = 0
+        for chunk in self.chunks(rows_at_once(self.d_in, 65536)):
+            part = chunk[: count - at]
+            out[at : at + len(part)] = part
+            at += len(part)
+            if at == count:
+                break
+        return out
+
+    def at(self, positions: Sequence[int]) -> "ActivationDataset":
+        """A view of the vectors at these positions.
+
+        Raises:
+            ValueError: If there is none at one of them.
+        """
+        found = self.positions
+        there = set(found.unique().tolist())
+        missing = [position for position in positions if position not in there]
+        if missing or not positions:
+            raise ValueError(
+                f"{self.path} holds no vectors at position {', '.join(map(str, missing)) or '(none given)'}: "
+                f"there are {_ranges(sorted(there))}"
+            )
+        return self.select(torch.isin(found, torch.tensor(list(positions), dtype=found.dtype)).nonzero().squeeze(1))
+
+    def select(self, index: Int[Tensor, " some"]) -> "ActivationDataset":
+        """A view of the vectors at these places, in their order.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if not len(index):
+            raise ValueError(f"no vector of {self.path} is left")
+        view = copy.copy(self)
+        view._index = index if self._index is None else self._index[index]
+        return view
+
+    def split(self, held_out: float = 0.15, seed: int = 0) -> "DatasetSplit":
+        """Two views, training and held out, with no document in both; the same for one seed.
+
+        Vectors that were saved without saying of which documents they are count as a document each.
+
+        Raises:
+            ValueError: If there are fewer than two documents, or the share leaves one side empty.
+        """
+        if not 0 < held_out < 1:
+            raise ValueError(f"the share that is held out must be over 0 and under 1, got {held_out}")
+        documents = torch.arange(len(self)) if self._store.places() is None else self.documents
+        known, of = documents.unique(return_inverse=True)
+        if len(known) < 2:
+            raise ValueError(f"{self.path} holds vectors of {len(known)} document: there is nothing to hold out by document")
+        out = min(max(1, round(held_out * len(known))), len(known) - 1)
+        is_out = torch.zeros(len(known), dtype=torch.bool)
+        is_out[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[:out]] = True
+        rows_out = is_out[of]
+        return DatasetSplit(*(self.select(side.nonzero().squeeze(1)) for side in (~rows_out, rows_out)))
 
     def verify(self) -> None:
         """Raises ValueError naming the first shard whose checksum is not the manifest's; reads everything."""
-        for shard in self._manifest["shards"]:
-            if sha256(self.path / shard["file"]) != shard["sha256"]:
-                raise ValueError(f"{self.path / shard['file']} was altered: its checksum is not the manifest's")
+        self._store.verify()
+
+    def verify_once(self) -> None:
+        """As `verify`, but only the first time that this directory's views are asked."""
+        if not self._verified:
+            self.verify()
+            self._verified.append(True)
 
 
-def save_activations(
-    path: str | Path,
-    vectors: Iterable[Tensor],
-    *,
-    metadata: dict[str, Any] | None = None,
-    shard_vectors: int = 262_144,
-) -> ActivationDataset:
-    """Writes vectors as a directory of shards, whole or not at all.
+class DatasetSplit(NamedTuple):
+    """Two views of a dataset, no document in both."""
 
-    Args:
-        path: A directory that does not exist yet, or is empty.
-        vectors: Chunks ``(chunk, d_in)`` of any sizes.
-        metadata: JSON values to keep beside them: hook_name, model_name and so on.
-        shard_vectors: Vectors a file.
+    train: ActivationDataset
+    held_out: ActivationDataset
 
-    Raises:
-        ValueError: If there are none, their widths differ, or they are not finite.
-        FileExistsError, PermissionError: If the directory holds something, or cannot be written.
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Sorted whole numbers, neighbours together.
+
+    >>> _ranges([1, 2, 3, 8])
+    '1 to 3, 8'
     """
-    with new_directory(path) as directory:
-        shards: list[dict[str, Any]] = []
-        d_in = None
-        for shard in _in_shards(vectors, shard_vectors):
-            check_activations(shard, d_in, f"the vectors of shard {len(shards)}")
-            d_in = shard.shape[1]
-            file = f"shard-{len(shards):05d}.safetensors"
-            save_file({TENSOR: shard.contiguous()}, directory / file)
-            shards.append({"file": file, "vectors": len(shard), "sha256": sha256(directory / file)})
-        if not shards:
-            raise ValueError("there are no vectors to save")
-        manifest = {"format": FORMAT, "version": VERSION, "d_in": d_in, "metadata": metadata or {}, "shards": shards}
-        write_json(directory / "manifest.json", manifest)
-    return ActivationDataset(path)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _in_shards(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    held: list[Tensor] = []
-    like: tuple[int, torch.dtype] | None = None
-    for number, chunk in enumerate(chunks):
-        if not isinstance(chunk, Tensor) or chunk.dim() != 2:
-            shape = tuple(chunk.shape) if isinstance(chunk, Tensor) else type(chunk).__name__
-            raise ValueError(f"chunks of vectors must be (any number, d_in); chunk {number} is {shape}")
-        like = like or (chunk.shape[1], chunk.dtype)
-        if (chunk.shape[1], chunk.dtype) != like:
-            raise ValueError(
-                f"chunks of vectors must be alike: chunk {number} has width {chunk.shape[1]} and {chunk.dtype}, "
-                f"those before it {like[0]} and {like[1]}"
-            )
-        rest = chunk
-        while len(rest):
-            room = size - sum(len(h) for h in held)
-            held.append(rest[:room])
-            rest = rest[room:]
-            if sum(len(h) for h in held) == size:
-                yield torch.cat(held)
-                held = []
-    if held:
-        yield torch.cat(held)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no activations: it has no {path.name}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        known = manifest["format"] == FORMAT and manifest["version"] == VERSION
-        whole = isinstance(manifest["d_in"], int) and isinstance(manifest["metadata"], dict) and bool(manifest["shards"])
-        [(shard["file"], shard["vectors"], shard["sha256"]) for shard in manifest["shards"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a whole manifest of activations: {error!r}") from error
-    if not known:
-        raise ValueError(f"{path} is of another format: {manifest['format']!r}, version {manifest['version']!r}")
-    if not whole:
-        raise ValueError(f"{path} is not a whole manifest of activations")
-    return manifest
-
-
-def _map_shard(directory: Path, shard: dict[str, Any], d_in: int) -> Tensor:
-    path = directory / shard["file"]
-    if Path(shard["file"]).name != shard["file"]:
-        raise ValueError(f"the manifest of {directory} names a shard outside it: {shard['file']!r}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the manifest names it")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor = file.get_tensor(TENSOR)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}): it was cut short or altered") from error
-    if tensor.shape != (shard["vectors"], d_in):
-        raise ValueError(f"{path} holds {tuple(tensor.shape)}, its manifest says {(shard['vectors'], d_in)}")
-    return tensor
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    shown = [" to ".join(map(str, part)) for part in parts[:12]]
+    return ", ".join(shown) + (", ..." if len(parts) > 12 else "")

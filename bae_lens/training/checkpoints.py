@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bae_lens.activations.dataset import sha256
-from bae_lens.files import new_directory, write_json
+from bae_lens.files import new_directory, sha256, write_json
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training.data import Source
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.prefetch import prefetch
 from bae_lens.checks import check_activations
 from bae_lens.chunks import rows_at_once
 
@@ -74,7 +75,7 @@ def as_source(vectors: Vectors, device: str) -> Source:
     if isinstance(vectors, Tensor):
         return Shuffled(_InMemory(vectors.detach(), device))
     if isinstance(vectors, ActivationDataset):
-        return Shuffled(vectors)
+        return OnDisk(vectors, device)
     if isinstance(vectors, str | Path):
         raise TypeError(f"activations on disk are opened first: ActivationDataset({str(vectors)!r})")
     if hasattr(vectors, "__array__"):
@@ -137,7 +138,7 @@ class Shuffled:
     def begin(self, batch_size: int, generator: torch.Generator) -> None:
         """As `Source` says."""
         self.batch_size, self.generator = batch_size, generator
-        self.position, self.order = 0, None
+        self.position, self.has_begun = 0, False
 
     def sample(self, count: int) -> Tensor:
         """As `Source` says."""
@@ -145,10 +146,9 @@ class Shuffled:
 
     def next_batch(self) -> Tensor:
         """As `Source` says."""
-        if self.order is None or self.position + self.batch_size > len(self.data):
-            self.pass_began = self.generator.get_state()
-            self.order, self.position = torch.randperm(len(self.data), generator=self.generator), 0
-        batch = self.data.rows(self.order[self.position : self.position + self.batch_size])
+        if not self.has_begun or self.position + self.batch_size > len(self.data):
+            self._begin_pass(0)
+        batch = self._take()
         self.position += self.batch_size
         return batch
 
@@ -167,17 +167,54 @@ class Shuffled:
 
     def state(self) -> dict[str, Any]:
         """As `Source` says: the generator as it was when the pass began, and the place in it."""
-        began = self.generator.get_state() if self.order is None else self.pass_began
-        return {"generator": bytes(began.tolist()).hex(), "position": self.position, "begun": self.order is not None}
+        began = self.pass_began if self.has_begun else self.generator.get_state()
+        return {"generator": bytes(began.tolist()).hex(), "position": self.position, "begun": self.has_begun}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """As `Source` says."""
         self.generator.set_state(torch.tensor(list(bytes.fromhex(state["generator"])), dtype=torch.uint8))
-        self.order = None
+        self.has_begun = False
         if state["begun"]:
-            self.pass_began = self.generator.get_state()
-            self.order = torch.randperm(len(self.data), generator=self.generator)
+            self._begin_pass(state["position"])
         self.position = state["position"]
+
+    def _begin_pass(self, position: int) -> None:
+        self.pass_began = self.generator.get_state()
+        self.has_begun, self.position = True, position
+        self._order_pass()
+
+    def _order_pass(self) -> None:
+        """Draws the order of a pass, of which what comes before `position` is left out."""
+        self.order = torch.randperm(len(self.data), generator=self.generator)
+
+    def _take(self) -> Tensor:
+        """The minibatch at `position`."""
+        return self.data.rows(self.order[self.position : self.position + self.batch_size])
+
+
+class OnDisk(Shuffled):
+    """The same of vectors on disk: as `ActivationDataset.epoch` orders them, on their way to a GPU before they are needed."""
+
+    def __init__(self, data: ActivationDataset, device: str):
+        super().__init__(data)
+        self.dataset, self.device = data, torch.device(device)
+
+    def check(self, d_in: int, batch_size: int) -> None:
+        """As `Source` says; a shard that was altered is named too."""
+        super().check(d_in, batch_size)
+        self.dataset.verify_once()
+
+    def _order_pass(self) -> None:
+        batches = self.dataset.epoch(
+            self.batch_size,
+            generator=self.generator,
+            start=self.position,
+            workers=1 if self.device.type == "cuda" else 0,
+        )
+        self.batches = prefetch(batches, self.device)
+
+    def _take(self) -> Tensor:
+        return next(self.batches)
 
 
 class Stream:

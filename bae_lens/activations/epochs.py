@@ -1,0 +1,173 @@
+"""One pass over vectors on disk in a random order, with no more of them in memory than was asked for.
+
+Where all of them fit, the order is a uniform permutation. Where they do not, blocks of neighbouring vectors are read in a
+random order, as many at a time as fit, and the vectors of these are shuffled: every vector comes once a pass, and those of one
+minibatch come from as many places as there are blocks in memory. The order depends on the seed and on the memory, never on
+the workers.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK_BYTES = 2**18
+"""Neighbouring vectors that are read together: 256 KiB, far over what a disk needs to read at its full rate."""
+BLOCKS_IN_MEMORY = 64
+"""Blocks in memory at least, so that a minibatch is mixed; they are smaller where the memory is."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Vectors by place."""
+
+    d_in: int
+    dtype: torch.dtype
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The vectors at these places."""
+        ...
+
+    def read(self, begin: int, end: int) -> Tensor:
+        """Neighbouring vectors, read so that nothing else of the file stays in memory."""
+        ...
+
+
+class Plan(NamedTuple):
+    """How a pass goes over the vectors."""
+
+    vectors: int
+    block: int
+    """Vectors a block; the last one may have fewer."""
+    at_once: int
+    """Blocks in memory at a time; another such lot may be on its way there."""
+
+
+def plan_epoch(vectors: int, row_bytes: int, memory: int) -> Plan:
+    """A plan that keeps two lots of blocks in so many bytes; one block of all, where all of them fit.
+
+    Raises:
+        ValueError: If the memory does not hold two vectors.
+    """
+    if memory < 2 * row_bytes:
+        raise ValueError(f"{memory} bytes of memory do not hold two vectors of {row_bytes} bytes")
+    if vectors * row_bytes <= memory:
+        return Plan(vectors, max(vectors, 1), 1)
+    lot = max(1, memory // 2 // row_bytes)
+    block = max(1, min(BLOCK_BYTES // row_bytes, lot // BLOCKS_IN_MEMORY))
+    return Plan(vectors, block, max(1, lot // block))
+
+
+def epoch(
+    data: Rows, batch_size: int, *, generator: torch.Generator, memory: int = 2**30, workers: int = 0, start: int = 0
+) -> Iterator[Float[Tensor, "batch d_in"]]:
+    """Minibatches of all vectors in a random order; a last one that is not full is left out.
+
+    Args:
+        generator: Drawn from once, before the first minibatch.
+        memory: Bytes of vectors to hold at most, minibatches apart.
+        workers: Threads that read ahead; 0 reads when it is asked.
+        start: Vectors to leave out at the beginning: those before the place where an earlier pass was left.
+    """
+    plan = plan_epoch(len(data), data.d_in * data.dtype.itemsize, memory)
+    if plan.block >= plan.vectors:
+        order = torch.randperm(plan.vectors, generator=generator)[start:]
+        whole = (part for part in order.split(batch_size) if len(part) == batch_size)
+        loads = (Load([lambda part=part: data.rows(part)]) for part in whole)
+        yield from _ahead(loads, workers, 2 * workers)
+        return
+    seed = int(torch.randint(2**62, (), generator=generator))
+    held = torch.empty(0, data.d_in, dtype=data.dtype)
+    for lot in _lots(data, plan, seed, workers, start):
+        begin = batch_size - len(held) if len(held) else 0
+        held = torch.cat([held, lot.vectors[lot.order[:begin]]])
+        if len(held) == batch_size:
+            yield held
+            held = held[:0]
+        for part in lot.order[begin:].split(batch_size):
+            if len(part) < batch_size:
+                held = lot.vectors[part]
+                break
+            yield lot.vectors[part]
+        del lot  # before the lot after the next is asked for
+
+
+class Lot(NamedTuple):
+    """Vectors that are in memory together."""
+
+    vectors: Float[Tensor, "lot d_in"]
+    order: Int[Tensor, " some"]
+    """The places that are left to be used, in the pass's order."""
+
+
+class Load(NamedTuple):
+    """A tensor to be read, in parts that may be read at the same time."""
+
+    parts: list[Callable[[], Tensor]]
+    whole: Tensor | None = None
+    """What the parts fill; None where there is one part, which gives the tensor."""
+
+
+def _lots(data: Rows, plan: Plan, seed: int, workers: int, start: int) -> Iterator[Lot]:
+    """Lot after lot; what lies wholly before `start` is not read."""
+    own = torch.Generator().manual_seed(seed)
+    blocks = torch.randperm(-(-plan.vectors // plan.block), generator=own)
+    chosen: list[Tensor] = []
+    orders: list[tuple[int, int]] = []
+    for lot in blocks.split(plan.at_once):
+        size = int(((lot + 1) * plan.block).clamp(max=plan.vectors).sub(lot * plan.block).sum())
+        within = int(torch.randint(2**62, (), generator=own))
+        if start < size:
+            chosen.append(lot)
+            orders.append((within, start))
+        start = max(0, start - size)
+    loads = (_load_of(data, plan, lot) for lot in chosen)
+    for vectors, (within, skip) in zip(_ahead(loads, workers, min(workers, 1)), orders, strict=True):
+        yield Lot(vectors, torch.randperm(len(vectors), generator=torch.Generator().manual_seed(within))[skip:])
+        del vectors
+
+
+def _load_of(data: Rows, plan: Plan, lot: Tensor) -> Load:
+    spans = [(block * plan.block, min((block + 1) * plan.block, plan.vectors)) for block in lot.tolist()]
+    whole = torch.empty(sum(end - begin for begin, end in spans), data.d_in, dtype=data.dtype)
+    parts, at = [], 0
+    for begin, end in spans:
+        place = whole[at : at + end - begin]
+        parts.append(lambda place=place, begin=begin, end=end: place.copy_(data.read(begin, end)))
+        at += end - begin
+    return Load(parts, whole)
+
+
+def _ahead(loads: Iterator[Load], workers: int, ahead: int) -> Iterator[Tensor]:
+    """The tensors in their order, so many of them read ahead by so many threads."""
+    if not workers:
+        for load in loads:
+            parts = [part() for part in load.parts]
+            yield parts[0] if load.whole is None else load.whole
+            del load, parts
+        return
+    with ThreadPoolExecutor(workers, "bae_lens-read") as pool:
+        waiting: deque[tuple[Load, list[Future[Tensor]]]] = deque()
+        try:
+            while True:
+                while len(waiting) <= ahead and (load := next(loads, None)) is not None:
+                    waiting.append((load, [pool.submit(part) for part in load.parts]))
+                    del load
+                if not waiting:
+                    return
+                load, futures = waiting.popleft()
+                parts = [future.result() for future in futures]
+                tensor = parts[0] if load.whole is None else load.whole
+                del load, futures, parts
+                yield tensor
+                del tensor
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
