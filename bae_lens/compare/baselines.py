@@ -63,7 +63,7 @@ def gated(l1_coefficient: float = 1.0) -> Baseline:
 
 
 def matryoshka(k: float) -> Baseline:
-    """SAELens' MatryoshkaBatchTopKTrainingSAE, nested at an eighth, a quarter and a half of its width; used as `batchtopk` is."""
+    """SAELens' MatryoshkaBatchTopKTrainingSAE, nested at 1/8, 1/4 and 1/2 of its width; used as `batchtopk` is."""
     return Baseline("matryoshka_batchtopk", "k", k)
 
 

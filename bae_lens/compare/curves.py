@@ -19,7 +19,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def interpolate(points: Sequence[Point], fvu: float) -> float | None:
-    """Bits at which a curve reaches an FVU, linear in log bits and log FVU between two points of its frontier; None: outside."""
+    """Bits at which a curve reaches an FVU, linear in log bits and log FVU between points of its frontier; None: outside."""
     for (low, more), (high, fewer) in itertools.pairwise(frontier(points)):
         if low <= fvu <= high:
             share = math.log(fvu / low) / math.log(high / low)

@@ -40,6 +40,8 @@ class Vectors(NamedTuple):
     held_out: Float[Tensor, "held_out_token d_in"]
     model: Spliced | None = None
     """None: CE recovered is not measured."""
+    target: Float[Tensor, "held_out_token d_out"] | None = None
+    """What held-out reconstructions are of, if not of the held-out vectors themselves (a transcoder's)."""
     counted: int = COUNTED
     tried: int = TRIED
     """Training vectors that the refinement's step and weight are chosen on."""
@@ -118,15 +120,15 @@ def measure(sae: SAE[Any], vectors: Vectors, *, refine: bool = True) -> Measured
         TypeError, ValueError: If the vectors do not fit the SAE.
         FloatingPointError: If a figure is not finite.
     """
-    held_out = vectors.held_out
-    length = code_length(sae, vectors.train[: vectors.counted], held_out)
+    held_out, wanted = vectors.held_out, vectors.held_out if vectors.target is None else vectors.target
+    length = code_length(sae, vectors.train[: vectors.counted], held_out, target=vectors.target)
     cosines: list[float] = []
-    stats = statistics_of(_watched(code_batches(sae, held_out), cosines), held_out)
+    stats = statistics_of(_watched(code_batches(sae, held_out, target=vectors.target), cosines), wanted)
     some = held_out[:TOKENS]
     act, resc = (activated(instances(sae, some, rescaled=rescaled)) for rescaled in (False, True))
     figures = Figures(
         fvu=stats.fvu,
-        loss=stats.fvu * total_variation(held_out) / held_out.numel(),
+        loss=stats.fvu * total_variation(wanted) / wanted.numel(),
         bits=length.bits,
         bits_fvu=length.fvu,
         which=length.which,
@@ -142,7 +144,7 @@ def measure(sae: SAE[Any], vectors: Vectors, *, refine: bool = True) -> Measured
         resc_more_than_8=resc.more_than_8,
         resc_at_least_6=resc.at_least_6,
     )
-    if refine and not isinstance(sae, BinaryCode):
+    if refine and vectors.target is None and not isinstance(sae, BinaryCode):
         figures = _with_refined(figures, sae, vectors)
     if vectors.model is not None:
         ce = ce_recovered(sae.forward, vectors.model)

@@ -3,25 +3,24 @@
 A method at one width is a curve, whose tries follow from each other; curves run side by side, a process each.
 """
 
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from sae_lens import SAE
 
 from bae_lens.activations.models import load_model
-from bae_lens.analyze.rate_distortion_bounds import pca_length, principal_axes
+from bae_lens.analyze.rate_distortion_bounds import PrincipalAxes, pca_length, principal_axes
 from bae_lens.analyze.statistics import total_variation
 from bae_lens.cells import CellDirectory
 from bae_lens.compare.data import CompareData
 from bae_lens.compare.evaluate import COUNTED, Figures, Vectors, check_finite, measure, spliced_model
 from bae_lens.compare.methods import METHODS, check_methods, settings_of, train_method, training_of
+from bae_lens.compare.processes import run_in_processes
 from bae_lens.compare.refined_baseline import TRIED
 from bae_lens.compare.results import Cell, Result
 from bae_lens.compare.search import Try, nearest, next_setting
@@ -105,48 +104,11 @@ def run_compare(data: CompareData, options: CompareOptions, say: Callable[[str],
     jobs = min(options.jobs or os.cpu_count() or 1, len(curves))
     if jobs == 1:
         bench = _bench(data, options, directory)
-        for number, curve in enumerate(longest_first, 1):
+        for curve in longest_first:
             run_curve(bench, curve, say)
-            say(f"[{number}/{len(curves)}] {curve.method} at x{curve.expansion:g} is done")
     else:
-        _run_in_processes(data, options, directory, longest_first, jobs, say)
+        run_in_processes(run_curve, longest_first, partial(_bench, data, options, directory), jobs, say)
     return read_results(directory)
-
-
-def _run_in_processes(
-    data: CompareData,
-    options: CompareOptions,
-    directory: CellDirectory,
-    curves: Sequence[Curve],
-    jobs: int,
-    say: Callable[[str], None],
-) -> None:
-    """One curve a process at a time, one thread each; what is done stays when one of them fails, or on Ctrl-C."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(data, options, directory))
-    try:
-        futures = {pool.submit(_run_here, curve): curve for curve in curves}
-        for number, future in enumerate(as_completed(futures), 1):
-            for line in future.result():
-                say(line)
-            say(f"[{number}/{len(curves)}] {futures[future].method} at x{futures[future].expansion:g} is done")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-_HERE: list[_Bench] = []
-"""Of a worker process, what `_begin` made for all of its curves."""
-
-
-def _begin(data: CompareData, options: CompareOptions, directory: CellDirectory) -> None:
-    torch.set_num_threads(1)
-    _HERE.append(_bench(data, options, directory))
-
-
-def _run_here(curve: Curve) -> list[str]:
-    lines: list[str] = []
-    run_curve(_HERE[0], curve, lines.append)
-    return lines
 
 
 def _bench(data: CompareData, options: CompareOptions, directory: CellDirectory) -> _Bench:
@@ -156,7 +118,7 @@ def _bench(data: CompareData, options: CompareOptions, directory: CellDirectory)
     return _Bench(data, Vectors(data.train, data.held_out, model, options.counted, options.tried), directory, options)
 
 
-def run_curve(bench: _Bench, curve: Curve, say: Callable[[str], None] = print) -> None:
+def run_curve(bench: _Bench, curve: Curve, say: Callable[[str], None]) -> None:
     """The tries of a method at a width, one after the other, then the other seeds of the one nearest to the first FVU."""
     options, method = bench.options, METHODS[curve.method]
     most = float(round(curve.expansion * bench.data.train.shape[1])) if method.setting.name == "k" else method.setting.most
@@ -205,22 +167,30 @@ def _training(data: CompareData, options: CompareOptions, cell: Cell) -> Any:
 
 
 def _make(bench: _Bench, cell: Cell, settings: dict[str, Any]) -> Result:
-    vectors = bench.vectors
     begin, begin_cpu = time.perf_counter(), time.process_time()
-    if METHODS[cell.method].family == "none":
-        axes = principal_axes(vectors.train)
-        taken = time.perf_counter() - begin, time.process_time() - begin_cpu
-        length = pca_length(axes, vectors.train, vectors.held_out, cell.setting)
-        loss = length.fvu * total_variation(vectors.held_out) / vectors.held_out.numel()
-        figures = Figures(fvu=length.fvu, loss=loss, bits=length.bits, bits_fvu=length.fvu)
-        check_finite(figures)
-        return Result(cell, figures, None, *taken, settings)
-    sae = train_method(_training(bench.data, bench.options, cell), vectors.train, bench.data.metadata())
-    taken = time.perf_counter() - begin, time.process_time() - begin_cpu
-    measured = measure(sae, vectors, refine=bench.options.refine and cell.seed == 0)
-    with new_directory(sae_directory(bench.directory, cell), replace=SAE_FILES) as directory:
-        sae.save_model(directory)
-    return Result(cell, measured.figures, measured.frequency, *taken, settings)
+    is_trained = METHODS[cell.method].family != "none"
+    code = _train(bench, cell) if is_trained else principal_axes(bench.vectors.train)
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
+    if isinstance(code, PrincipalAxes):
+        figures, frequency = _measure_pca(code, bench.vectors, cell.setting), None
+    else:
+        figures, frequency = measure(code, bench.vectors, refine=bench.options.refine and cell.seed == 0)
+        with new_directory(sae_directory(bench.directory, cell), replace=SAE_FILES) as directory:
+            code.save_model(directory)
+    measuring = time.process_time() - begin_cpu - cpu_seconds
+    return Result(cell, figures, frequency, seconds, cpu_seconds, measuring, settings)
+
+
+def _train(bench: _Bench, cell: Cell) -> SAE[Any]:
+    return train_method(_training(bench.data, bench.options, cell), bench.vectors.train, bench.data.metadata())
+
+
+def _measure_pca(axes: PrincipalAxes, vectors: Vectors, step: float) -> Figures:
+    length = pca_length(axes, vectors.train, vectors.held_out, step)
+    loss = length.fvu * total_variation(vectors.held_out) / vectors.held_out.numel()
+    figures = Figures(fvu=length.fvu, loss=loss, bits=length.bits, bits_fvu=length.fvu)
+    check_finite(figures)
+    return figures
 
 
 def sae_directory(directory: CellDirectory, cell: Cell) -> Path:

@@ -54,8 +54,8 @@ def instances(sae: SAE[Any], vectors: Float[Tensor, "token d_in"], *, rescaled: 
     """How many tokens each feature is activated on: among the 10 largest magnitudes there, and significant.
 
     Args:
-        rescaled: Give each channel mean 0 and deviation 1 over these vectors first (footnote 5 of the paper, "Resc."); then what
-            is significant is also over its mean.
+        rescaled: Give each channel mean 0 and deviation 1 over these vectors first (footnote 5 of the paper, "Resc."); what is
+            significant is then over its mean, too.
 
     Raises:
         TypeError, ValueError: If the vectors do not fit the SAE, or a BAE has no prior yet.

@@ -10,10 +10,9 @@ from sae_lens import SAE
 from torch import Tensor
 
 from bae_lens.checks import check_known
-from bae_lens.compare.baselines import Baseline, batchtopk, check_baseline, gated, jumprelu, matryoshka, sae_trainer, standard
-from bae_lens.compare.baselines import topk as topk_sae
-from bae_lens.compare.baselines import train_baseline
-from bae_lens.compare.paper_baselines import ALPHA, K, SETTINGS, check_paper_baseline, paper_trainer, train_paper_baseline
+from bae_lens.compare import baselines
+from bae_lens.compare.baselines import Baseline, check_baseline, sae_trainer, train_baseline
+from bae_lens.compare.paper_baselines import ALPHA, SETTINGS, K, check_paper_baseline, paper_trainer, train_paper_baseline
 from bae_lens.settings import as_json
 from bae_lens.training import recipes
 from bae_lens.training.config import Recipe, TrainerConfig
@@ -38,7 +37,7 @@ class Method(NamedTuple):
 
     what: str
     family: str
-    """"bae", "saelens" (its own SAEs by its own trainer), "paper" (its baselines by its formulas) or "none" (nothing trained)."""
+    """"bae", "saelens" (its own SAEs and trainer), "paper" (its baselines by its formulas) or "none" (nothing trained)."""
     setting: Setting
 
 
@@ -68,12 +67,12 @@ METHODS: dict[str, Method] = {
 }
 
 _SAELENS: dict[str, Callable[[Any], Baseline]] = {
-    "standard": standard,
-    "topk": topk_sae,
-    "batchtopk": batchtopk,
-    "jumprelu": jumprelu,
-    "gated": gated,
-    "matryoshka": matryoshka,
+    "standard": baselines.standard,
+    "topk": baselines.topk,
+    "batchtopk": baselines.batchtopk,
+    "jumprelu": baselines.jumprelu,
+    "gated": baselines.gated,
+    "matryoshka": baselines.matryoshka,
 }
 
 

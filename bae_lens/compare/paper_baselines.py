@@ -1,7 +1,8 @@
-"""The paper's own baselines (A.4) by its formulas: ReLU SAE (Eqs. 8, 9), Top-k SAE (Eqs. 10, 11), Gated ReLU SAE (Eqs. 12 to 14).
+"""The paper's own baselines (A.4) by its formulas: ReLU SAE (Eqs. 8, 9), Top-k SAE (10, 11), Gated ReLU SAE (12 to 14).
 
-None has an encoder bias, raw vectors go in, and L_r is averaged over the minibatch and the dimensions while the L1 term is
-summed over the minibatch and the channels, as printed. Each is given back as the SAE of SAELens that computes the same.
+None has an encoder bias, raw vectors go in, and the L1 term is summed over the minibatch and the channels, as printed; L_r is
+averaged over the minibatch and the dimensions, the unit that the paper's weights belong to (see the recipe `paper`). Each is
+given back as the SAE of SAELens that computes the same.
 """
 
 import math

@@ -51,6 +51,7 @@ class Result(NamedTuple):
     """Of training, by the clock."""
     cpu_seconds: float
     """Of training, of all threads of its process."""
+    measuring_cpu_seconds: float
     settings: dict[str, Any]
     """Everything it depends on besides the activations."""
 
@@ -62,6 +63,7 @@ class Result(NamedTuple):
             "frequency": None if self.frequency is None else [round(value, 7) for value in self.frequency.tolist()],
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
+            "measuring_cpu_seconds": self.measuring_cpu_seconds,
             "settings": self.settings,
         }
 
@@ -75,6 +77,7 @@ class Result(NamedTuple):
             frequency=None if frequency is None else torch.tensor(frequency, dtype=torch.float64),
             seconds=value["seconds"],
             cpu_seconds=value["cpu_seconds"],
+            measuring_cpu_seconds=value["measuring_cpu_seconds"],
             settings=value["settings"],
         )
 
