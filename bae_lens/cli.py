@@ -4,20 +4,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, export, synthetic
+from bae_lens.commands import bench_codes, demo, export, harvest, synthetic, train
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
 
   bae-lens demo                                   train, splice, look, steer and compare on the embedded tiny Llama
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
+  bae-lens harvest --hooks PATTERN --out acts/    a model's activations to disk, of any number of hook points
+  bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, synthetic, bench_codes, export)
+COMMANDS = (demo, harvest, train, synthetic, bench_codes, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

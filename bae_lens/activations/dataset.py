@@ -141,6 +141,11 @@ class ActivationDataset:
                 break
         return out
 
+    def sample(self, count: int, *, seed: int = 0) -> Float[Tensor, "some d_in"]:
+        """So many random vectors in memory, fp32, or all where there are fewer; the same for one seed."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
+        return self.rows(order.sort().values).float()
+
     def at(self, positions: Sequence[int]) -> "ActivationDataset":
         """A view of the vectors at these positions.
 

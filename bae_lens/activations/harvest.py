@@ -9,7 +9,9 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from bae_lens.activations.models import Reached, find_hook_point, run_until
+from bae_lens.activations.readers import HookedReader, reader_of
 from bae_lens.activations.text import Windows
+from bae_lens.checks import near
 
 
 class Activations(NamedTuple):
@@ -31,7 +33,7 @@ def harvest(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> Activations:
-    """The activations of every token but BOS at one hook point, in fp32, on the CPU.
+    """The activations of every token but BOS at one hook point, in fp32, on the CPU; `harvest_to_disk` writes any number.
 
     The forward pass ends at the hook point. Windows of like length run together, so little is spent on padding.
 
@@ -42,23 +44,24 @@ def harvest(
     Raises:
         ValueError: If the model has no such hook point, or it does not fire.
     """
-    find_hook_point(model, hook_name)
+    hook_name = _known(model, hook_name)
     if batch_size < 1 or (max_tokens is not None and max_tokens < 1) or not windows.n_tokens:
         raise ValueError(
             f"nothing to harvest: {windows.n_tokens} tokens besides BOS, batch_size {batch_size}, max_tokens {max_tokens}"
         )
     chosen = _first_windows(windows, max_tokens)
     order = chosen[windows.lengths[chosen].argsort(stable=True)]
-    device = next(model.parameters()).device
-    found: dict[int, Tensor] = {}
+    reader, found = reader_of(model), dict[int, Tensor]()
+    _check_length(windows.tokens.shape[1], reader.context)
     with tqdm(total=int(windows.lengths[order].sum()), desc=f"harvest {hook_name}", unit="tok", disable=not progress) as bar:
         for rows in order.split(batch_size):
             lengths = windows.lengths[rows]
             tokens = windows.tokens[rows, : int(lengths.max())]
-            mask = (torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)).long()
-            batch = activations_at(model, tokens, hook_name, mask.to(device)).float().cpu()
-            for row, length, vectors in zip(rows.tolist(), lengths.tolist(), batch, strict=True):
-                found[row] = vectors[1:length].clone()
+            places = torch.arange(tokens.shape[1])
+            keep = (places >= 1) & (places < lengths.unsqueeze(1))
+            vectors = reader.read(tokens, keep, [hook_name])[hook_name].float().cpu()
+            for row, own in zip(rows.tolist(), vectors.split((lengths - 1).tolist()), strict=True):
+                found[row] = own.clone()
             bar.update(int(lengths.sum()))
     kept = sorted(found)
     lengths = torch.tensor([len(found[row]) for row in kept])
@@ -78,8 +81,7 @@ def activations_at(
         ValueError: If the model has no such hook point, or it does not fire.
     """
     hook_point = find_hook_point(model, hook_name)
-    if tokens.shape[1] > model.cfg.n_ctx:
-        raise ValueError(f"windows of {tokens.shape[1]} tokens are longer than the model's context of {model.cfg.n_ctx}")
+    _check_length(tokens.shape[1], model.cfg.n_ctx)
     found: list[Tensor] = []
 
     def keep(activation: Tensor, hook: HookPoint) -> None:
@@ -90,6 +92,20 @@ def activations_at(
     if not found:
         raise ValueError(f"{hook_name} does not fire in this model as it is configured")
     return found[0]
+
+
+def _known(model: Any, hook_name: str | None) -> str:
+    reader = reader_of(model)
+    if isinstance(reader, HookedReader):
+        find_hook_point(model, hook_name)
+    elif hook_name not in reader.hook_names():
+        raise ValueError(f"this model has no hook point {hook_name!r}; {near(str(hook_name), reader.hook_names())}")
+    return str(hook_name)
+
+
+def _check_length(tokens: int, context: int) -> None:
+    if tokens > context:
+        raise ValueError(f"windows of {tokens} tokens are longer than the model's context of {context}")
 
 
 def _first_windows(windows: Windows, max_tokens: int | None) -> Int[Tensor, " window"]:

@@ -128,14 +128,35 @@ def _tokenizer(path: Path) -> Any:
     return AutoTokenizer.from_pretrained(path) if has_tokenizer else None
 
 
-def _hugging_face_model(path: Path, dtype: torch.dtype) -> Any:
+def hugging_face_directory(name_or_dir: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A plain Hugging Face model, by name or from a directory, with PyTorch's own attention; and its tokenizer, if it has one.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_model`.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        _read_config(path)
+        return _hugging_face_model(path, dtype, "sdpa"), _tokenizer(path)
+    if path.exists() or str(name_or_dir).startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{path} is no directory: give a model directory, or the name of a model on the hub")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(name_or_dir), dtype=dtype)
+        return model.eval(), AutoTokenizer.from_pretrained(str(name_or_dir))
+    except OSError as error:
+        raise ValueError(f"{str(name_or_dir)!r} is no directory, and the hub gives no model of that name: {error}") from error
+
+
+def _hugging_face_model(path: Path, dtype: torch.dtype, attention: str = "eager") -> Any:
     """The model of a directory; ValueError unless its weights are exactly those of its configuration."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation="eager", output_loading_info=True
+            path, dtype=dtype, attn_implementation=attention, output_loading_info=True
         )
     except SafetensorError as error:
         raise ValueError(f"{path}: the weights cannot be read: {error}") from error

@@ -1,6 +1,7 @@
 """Text: documents from files, cut into windows of tokens that begin with BOS."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,21 +39,33 @@ def read_documents(path: str | Path) -> list[str]:
         ValueError: If the file holds no text, or a line is not as it should be (its number is said).
         FileNotFoundError: If there is no such file.
     """
+    documents = list(iterate_documents(path))
+    if not documents:
+        raise ValueError(f"{Path(path).expanduser()} holds no text")
+    return documents
+
+
+def iterate_documents(path: str | Path, column: str = "text") -> Iterator[str]:
+    """The documents of a text file as `read_documents` reads them, one at a time; blank lines are none.
+
+    Args:
+        column: The field of the JSON objects.
+
+    Raises:
+        ValueError: If a line is not as it should be (its number is said).
+        FileNotFoundError: If there is no such file.
+    """
     path = Path(path).expanduser()
-    documents = []
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if path.suffix == ".jsonl" and line.strip():
                 try:
-                    line = json.loads(line)["text"]
+                    line = json.loads(line)[column]
                     assert isinstance(line, str)
                 except (ValueError, KeyError, TypeError, AssertionError):
-                    raise ValueError(f'{path}, line {number}: no JSON object with a string in "text"') from None
+                    raise ValueError(f'{path}, line {number}: no JSON object with a string in "{column}"') from None
             if line.strip():
-                documents.append(line.strip())
-    if not documents:
-        raise ValueError(f"{path} holds no text")
-    return documents
+                yield line.strip()
 
 
 def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0) -> Split:

@@ -1,11 +1,9 @@
 """`bae-lens synthetic`: the synthetic directional benchmark (section 4.1)."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from bae_lens.commands.parser import Commands, add_command
+from bae_lens.commands.parser import Commands, add_command, field_value
 
 
 def add(commands: Commands) -> None:
@@ -43,19 +41,8 @@ def _run(args: argparse.Namespace) -> int:
     from bae_lens.benchmark.synthetic_table import markdown_table
 
     options = {k: v for k, v in vars(args).items() if k not in ("run", "traceback", "set")}
-    chosen = SyntheticOptions(**options, changes=dict(map(_field_value, args.set)))
+    chosen = SyntheticOptions(**options, changes=dict(map(field_value, args.set)))
     results = run_synthetic(chosen)
     written = write_report(chosen, results)
     print(f"\n{markdown_table(results)}\nSaved to {args.out}: {', '.join(path.name for path in written)}")
     return 0
-
-
-def _field_value(text: str) -> tuple[str, Any]:
-    """FIELD=VALUE; the value as JSON where it is that, else as text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set takes FIELD=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

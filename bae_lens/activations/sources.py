@@ -1,0 +1,131 @@
+"""Where the text of a harvest comes from: a file, a `datasets` dataset on this machine or the hub, or documents in memory.
+
+Documents are read one at a time and never all at once; opened again, a source gives the same ones in the same order.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bae_lens.activations.text import iterate_documents
+from bae_lens.files import sha256
+
+SHUFFLE_BUFFER = 10_000
+"""Documents that are held while their order is made random."""
+
+
+class TextSource(NamedTuple):
+    """Text, a document at a time."""
+
+    name: str
+    open: Callable[[], Iterator[str]]
+    fingerprint: str
+    """What tells this text from another."""
+    size: int | None = None
+    """Bytes of text, where they are known without reading it."""
+    documents: int | None = None
+    """Documents, where they are known."""
+
+
+class Numbered(NamedTuple):
+    """A document and its number in the source, from 0."""
+
+    number: int
+    text: str
+
+
+def text_source(
+    text: TextSource | Sequence[str] | str | Path, *, column: str = "text", split: str = "train", config: str | None = None
+) -> TextSource:
+    """The source for what was given.
+
+    Args:
+        text: A text file (a document a line; for a name in .jsonl, a JSON object a line), the directory of a dataset, the name
+            of one on the hub (both streamed), or documents.
+        column: Where the text is in a JSON object or a row.
+        split: Of a dataset.
+        config: Of a dataset that has several.
+
+    Raises:
+        FileNotFoundError: If a path is given that does not exist.
+        ValueError: If a dataset cannot be opened, or has no such column.
+    """
+    if isinstance(text, TextSource):
+        return text
+    if not isinstance(text, str | Path):
+        documents = list(text)
+        return TextSource(
+            f"{len(documents)} documents in memory", lambda: iter(documents), _hash(documents), documents=len(documents)
+        )
+    path = Path(text).expanduser()
+    if path.is_file():
+        digest = sha256(path)
+        return TextSource(str(path), lambda: iterate_documents(path, column), digest, size=path.stat().st_size)
+    if not path.is_dir() and (str(text).startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl")):
+        raise FileNotFoundError(f"there is no text file {path}: give one, the directory of a dataset, or a dataset's name")
+    dataset = _open_dataset(path if path.is_dir() else str(text), split, config)
+    columns = dataset.column_names or list(next(iter(dataset), {}))
+    if column not in columns:
+        raise ValueError(f"the dataset {text} has no column {column!r}; it has {', '.join(columns)}")
+    known = getattr(dataset, "num_rows", None)
+    found = {"dataset": str(text), "config": config, "split": split, "column": column}
+    found["version"] = str(getattr(dataset, "_fingerprint", None) or getattr(dataset.info, "download_checksums", None) or "")
+    return TextSource(str(text), lambda: _rows(dataset, column), json.dumps(found), documents=known)
+
+
+def numbered_documents(
+    source: TextSource, *, seed: int | None = None, rank: int = 0, world_size: int = 1
+) -> Iterator[Numbered]:
+    """One process's share of the documents: every `world_size`-th.
+
+    Args:
+        seed: Of a random order among `SHUFFLE_BUFFER` neighbours; None keeps the source's.
+    """
+    own = (Numbered(n, text) for n, text in enumerate(source.open()) if n % world_size == rank)
+    if seed is None:
+        yield from own
+        return
+    held: list[Numbered] = []
+    generator = random.Random(seed)
+    for document in own:
+        if len(held) < SHUFFLE_BUFFER:
+            held.append(document)
+            continue
+        place = generator.randrange(SHUFFLE_BUFFER)
+        held[place], document = document, held[place]
+        yield document
+    generator.shuffle(held)
+    yield from held
+
+
+def _open_dataset(text: str | Path, split: str, config: str | None) -> Any:
+    import datasets
+
+    try:
+        if isinstance(text, Path) and any((text / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            found = datasets.load_from_disk(str(text))
+            if not isinstance(found, datasets.DatasetDict):
+                return found
+            if split not in found:
+                raise ValueError(f"it has no split {split!r}; it has {', '.join(found)}")
+            return found[split]
+        return datasets.load_dataset(str(text), config, split=split, streaming=True)
+    except Exception as error:  # datasets, fsspec and the hub raise many kinds
+        raise ValueError(f"the dataset {text} cannot be opened: {error}") from error
+
+
+def _rows(dataset: Any, column: str) -> Iterator[str]:
+    for number, row in enumerate(dataset):
+        if not isinstance(row[column], str):
+            raise ValueError(f"row {number} of the dataset holds no text in {column!r}, but a {type(row[column]).__name__}")
+        yield row[column]
+
+
+def _hash(documents: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in documents:
+        digest.update(len(text).to_bytes(8, "little") + text.encode("utf-8", errors="replace"))
+    return digest.hexdigest()

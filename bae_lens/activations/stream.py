@@ -1,0 +1,104 @@
+"""Vectors straight from a model, for training without the disk: an iterable of chunks that begins again at its end."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bae_lens.activations.harvest_options import HarvestOptions
+from bae_lens.activations.readers import expand_hooks, hook_widths, reader_of
+from bae_lens.activations.sequences import pools
+from bae_lens.activations.sources import Numbered, TextSource, numbered_documents, text_source
+
+MIXED = 2**28
+"""Bytes of vectors that are mixed with each other."""
+
+
+class ModelActivations:
+    """The vectors at one hook point over a text, made when they are asked for; `bae_lens.train` takes it.
+
+    They come mixed: a buffer is filled, and half of it leaves in a random order before it is filled again. Begun again, the
+    same vectors come in the same order.
+
+    Attributes:
+        hook_name: The hook point.
+        d_in: Width of the vectors.
+        metadata: What SAELens wants to know of them: model_name, hook_name, context_size, prepend_bos.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        text: TextSource | Sequence[str] | str | Path,
+        hook: str,
+        *,
+        tokenizer: Any = None,
+        held_out: float = 0.0,
+        side: str = "train",
+        mixed_bytes: int = MIXED,
+        seed: int = 0,
+        **options: Any,
+    ):
+        """Nothing is run yet but a few tokens.
+
+        Args:
+            held_out: Share of the documents that are on the side "held_out", the others on "train"; a document's side depends
+                on its number and the seed alone.
+            side: "train" or "held_out".
+            options: Fields of `HarvestOptions`.
+
+        Raises:
+            ValueError: As `harvest_to_disk`.
+        """
+        if side not in ("train", "held_out"):
+            raise ValueError(f'side must be "train" or "held_out", got {side!r}')
+        chosen = HarvestOptions(**options)
+        self.reader = reader_of(model)
+        (self.hook_name,) = expand_hooks([hook], self.reader.hook_names())
+        self.d_in = hook_widths(self.reader, [self.hook_name])[self.hook_name]
+        self.layout = chosen.layout_for(self.reader.context, self.reader.device)
+        self.source, self.tokens = text_source(text), chosen.tokens
+        self.tokenizer = tokenizer or getattr(model, "tokenizer", None)
+        self.held_out, self.side, self.seed = held_out, side, seed
+        self.mixed = max(2, mixed_bytes // (4 * self.d_in))
+        self.metadata = {
+            "model_name": chosen.model_name or getattr(getattr(model, "cfg", model), "model_name", None) or "",
+            "hook_name": self.hook_name,
+            "context_size": self.layout.context_size,
+            "prepend_bos": self.layout.prepend_bos,
+        }
+
+    def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        held: list[Tensor] = []
+        count = 0
+        for vectors in self.in_order():
+            held.append(vectors)
+            count += len(vectors)
+            if count >= self.mixed:
+                together = torch.cat(held)[torch.randperm(count, generator=generator)]
+                yield together[: count // 2].clone()
+                held, count = [together[count // 2 :].clone()], count - count // 2
+        if count:
+            yield torch.cat(held)[torch.randperm(count, generator=generator)]
+
+    def in_order(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        """The vectors of batch after batch, fp32, on the CPU, not mixed."""
+        total = 0
+        documents = (d for d in numbered_documents(self.source) if self._is_mine(d))
+        for pool in pools(documents, self.tokenizer, self.layout):
+            order = torch.randperm(len(pool.batches), generator=torch.Generator().manual_seed(self.seed + total)).tolist()
+            for batch in (pool.batches[number] for number in order):  # they are sorted by length
+                vectors = self.reader.read(batch.tokens, batch.keep, [self.hook_name])[self.hook_name].float().cpu()
+                yield vectors if self.tokens is None else vectors[: self.tokens - total]
+                total += len(vectors)
+                if self.tokens is not None and total >= self.tokens:
+                    return
+
+    def _is_mine(self, document: Numbered) -> bool:
+        share = zlib.crc32(f"{self.seed} {document.number}".encode()) / 2**32
+        return (share < self.held_out) == (self.side == "held_out")
