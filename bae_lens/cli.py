@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, export, harvest, synthetic, train
+from bae_lens.commands import bench_codes, compare, demo, export, harvest, synthetic, train, transcoder
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -15,11 +15,13 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens compare --activations acts/ --out DIR  a BAE beside SAELens' SAEs, tuned alike; or those that are there, as they are
+  bae-lens transcoder --help                      the paper's Transcoder, from an MLP's input to the next hidden state
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, harvest, train, synthetic, bench_codes, export)
+COMMANDS = (demo, harvest, train, synthetic, bench_codes, compare, transcoder, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,8 +7,10 @@ seconds that are printed at the end are those of all cells, whichever run made t
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -17,18 +19,26 @@ import bae_lens
 from bae_lens.cells import CellDirectory
 from bae_lens.compare.data import CE_TOKENS, CompareData, first_windows
 from bae_lens.compare.job import CompareOptions, run_compare
+from bae_lens.compare.lines import Line, lines_of
+from bae_lens.compare.methods import METHODS
+from bae_lens.compare.report import write_comparison
+from bae_lens.compare.table import line_as_json
 
 EVERY = [
     "topk", "standard", "pca", "bae_nested", "bae", "batchtopk", "jumprelu", "gated", "matryoshka", "topk_paper", "relu_paper",
     "gated_relu_paper", "bae_bits", "bae_paper",
 ]  # fmt: skip
 WIDE = ["topk", "standard", "pca", "bae", "batchtopk", "gated", "jumprelu", "matryoshka", "bae_nested"]
-SIZES = {
+SIZES: dict[float, dict[str, Any]] = {
     4.0: {"methods": EVERY, "steps": 1000, "tries": 3, "seeds": 2},
     16.0: {"methods": WIDE, "steps": 500, "tries": 2, "seeds": 1},
 }
 TOKENS = {"train": 200_000, "held_out": 20_000, "counted": 50_000, "tried": 4096}
-FACTS = {"topk": {4.0: (91.0, 39.0), 16.0: (43.0, None)}, "standard": {4.0: (189.0, 109.0)}, "pca": {4.0: (177.0, None)}}
+FACTS: dict[str, dict[float, tuple[float | None, ...]]] = {
+    "topk": {4.0: (91.0, 39.0), 16.0: (43.0, None)},
+    "standard": {4.0: (189.0, 109.0)},
+    "pca": {4.0: (177.0, None)},
+}
 """Bits at FVU 0.10 and 0.15 that were measured before this package, with 3,000 steps."""
 
 
@@ -46,7 +56,7 @@ def harvest(model_name: str, text: Path, hook: str) -> CompareData:
     )
 
 
-def check(lines: list[Line]) -> list[dict[str, object]]:
+def check(lines: list[Line]) -> list[dict[str, Any]]:
     """Bits at FVU 0.10 and 0.15 of TopK, Standard and PCA beside those measured before, and by how much they differ."""
     rows = []
     for line in lines:

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bae_lens.commands.parser import Commands, add_command
 
@@ -9,8 +10,8 @@ from bae_lens.commands.parser import Commands, add_command
 def add(commands: Commands) -> None:
     """Adds the command."""
     example = (
-        "bae-lens compare --activations acts/ --hook blocks.1.hook_resid_pre --with bae,bae_nested,topk,standard,pca --out runs/cmp\n"
-        "  bae-lens compare --activations acts/ --bae runs/l5 --sae saes/l5 --sae gemma-scope-2b-pt-res-canonical:layer_5 --out runs/as_is"
+        "bae-lens compare --activations acts/ --hook blocks.5.hook_resid_pre --with bae,bae_nested,topk --out runs/compare\n"
+        "  bae-lens compare --activations acts/ --bae runs/l5 --sae saes/l5 --sae RELEASE:SAE_ID --out runs/as_they_are"
     )
     parser = add_command(
         commands,
@@ -33,17 +34,13 @@ def add(commands: Commands) -> None:
     training.add_argument("--steps", type=int, default=3000, help="training steps of 512 tokens (%(default)s)")
     training.add_argument("--tries", type=int, default=4, help="settings tried of every method (%(default)s)")
     training.add_argument("--seeds", type=int, default=3, help="seeds of the setting that is shown (%(default)s)")
-    training.add_argument(
-        "--at", type=float, nargs="+", default=[0.10, 0.15], help="FVUs to tune for and compare at (0.1 0.15)"
-    )
+    training.add_argument("--at", type=float, nargs="+", default=[0.10, 0.15], help="FVUs to tune for and compare at")
     training.add_argument("--jobs", type=int, default=0, help="processes (default: one a CPU core)")
     there = parser.add_argument_group("to measure what there is")
     there.add_argument("--bae", type=Path, action="append", default=[], help="directory of a BAE; may be given again")
     there.add_argument("--sae", action="append", default=[], help="directory of an SAE, or RELEASE:SAE_ID; may be given again")
     parser.add_argument("--model", help="model directory or name for CE recovered (default: the activations' own)")
-    parser.add_argument(
-        "--text", type=Path, help="text for CE recovered, where the activations do not say which tokens they are of"
-    )
+    parser.add_argument("--text", type=Path, help="text for CE recovered, where the activations do not name their tokens")
     parser.add_argument("--tokens", type=int, help="training vectors at most (default: all)")
     parser.add_argument("--held-out-tokens", type=int, help="held-out vectors at most (default: all)")
     parser.add_argument("--no-refine", dest="refine", action="store_false", help="do not measure refined codes of SAEs")
@@ -53,11 +50,19 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from bae_lens.compare.data import open_data
+    from bae_lens.compare.existing import compare_existing, open_saes
+    from bae_lens.compare.job import CompareOptions, run_compare
+    from bae_lens.compare.report import write_comparison
 
-    if (args.bae or args.sae) and args.methods is not None:
+    as_they_are = bool(args.bae or args.sae)
+    if as_they_are and args.methods is not None:
         raise ValueError("--with trains, --bae and --sae measure what there is: give the one or the other")
-    given = open_saes_of(args)
-    options = None if given else options_of(args)
+    saes = open_saes(args.bae, args.sae, args.hook, args.device) if as_they_are else []
+    names = ("out", "expansions", "steps", "tries", "seeds", "at", "jobs", "refine", "device")
+    chosen: dict[str, Any] = {name: getattr(args, name) for name in names}
+    if args.methods is not None:
+        chosen["methods"] = [name.strip() for name in args.methods.split(",") if name.strip()]
+    options = CompareOptions(**chosen)
     data = open_data(
         args.activations,
         args.hook,
@@ -69,32 +74,9 @@ def _run(args: argparse.Namespace) -> int:
     )
     if data.windows is None:
         print(f"CE recovered will not be measured: {data.without_model}")
-    if given:
-        from bae_lens.compare.existing import compare_existing
-
-        written = compare_existing(given, data, args.out, refine=args.refine, device=args.device).written
+    if as_they_are:
+        written = compare_existing(saes, data, args.out, refine=args.refine, device=args.device).written
     else:
-        from bae_lens.compare.job import run_compare
-        from bae_lens.compare.report import write_comparison
-
         written = write_comparison(data, options, run_compare(data, options))
     print(f"\n{written[0].read_text(encoding='utf-8')}\nSaved to {args.out}: {', '.join(path.name for path in written)}")
     return 0
-
-
-def open_saes_of(args: argparse.Namespace) -> list:
-    """The SAEs that are given."""
-    if not (args.bae or args.sae):
-        return []
-    from bae_lens.compare.existing import open_saes
-
-    return open_saes(args.bae, args.sae, args.hook, args.device)
-
-
-def options_of(args: argparse.Namespace):
-    """What is to be trained."""
-    from bae_lens.compare.job import CompareOptions
-
-    names = ("out", "expansions", "steps", "tries", "seeds", "at", "jobs", "refine", "device")
-    methods = {} if args.methods is None else {"methods": [name.strip() for name in args.methods.split(",") if name.strip()]}
-    return CompareOptions(**{name: getattr(args, name) for name in names}, **methods)

@@ -9,20 +9,17 @@ from bae_lens.commands.parser import Commands, add_command
 def add(commands: Commands) -> None:
     """Adds the command."""
     example = (
-        "bae-lens harvest --model llama/ --text text.txt --hooks blocks.0.ln2.hook_normalized blocks.1.hook_resid_pre --out acts/\n"
-        "  bae-lens transcoder --activations acts/ --from blocks.0.ln2.hook_normalized --to blocks.1.hook_resid_pre --out runs/tc"
+        "bae-lens transcoder --activations acts/ --from blocks.4.ln2.hook_normalized --to blocks.5.hook_resid_pre --out runs/tc"
     )
     parser = add_command(
         commands,
         "transcoder",
         help="the paper's Transcoder: from the input of an MLP to the next hidden state",
-        description="Trains transcoders on paired activations of two hook points of one directory, and measures them on held-out "
+        description="Trains transcoders on paired activations of two hook points of one directory, measures them on held-out "
         "documents: FVU of the target, CE recovered, L0, Act., Cov, bits a token, stability. The same command again goes on.",
         example=example,
     )
-    parser.add_argument(
-        "--activations", type=Path, required=True, help="directory that holds both hook points (bae-lens harvest)"
-    )
+    parser.add_argument("--activations", type=Path, required=True, help="directory of both hook points (bae-lens harvest)")
     parser.add_argument("--from", dest="input_hook", required=True, help="hook point of the input of MLP l - 1")
     parser.add_argument("--to", dest="target_hook", required=True, help="hook point of hidden state l")
     parser.add_argument("--out", type=Path, required=True, help="directory for what is made")
@@ -41,11 +38,18 @@ def _run(args: argparse.Namespace) -> int:
     from bae_lens.compare.transcoder import open_pairs
     from bae_lens.compare.transcoder_job import TranscoderOptions, run_transcoders
 
-    names = ("out", "expansion", "steps", "seeds", "device")
-    options = TranscoderOptions(**{name: getattr(args, name) for name in names}, alphas=args.alpha)
-    names = ("model", "tokens", "held_out_tokens", "device")
-    pairs = {name: getattr(args, name) for name in names}
-    data = open_pairs(args.activations, args.input_hook, args.target_hook, **pairs)
+    options = TranscoderOptions(
+        out=args.out, expansion=args.expansion, alphas=args.alpha, steps=args.steps, seeds=args.seeds, device=args.device
+    )
+    data = open_pairs(
+        args.activations,
+        args.input_hook,
+        args.target_hook,
+        model=args.model,
+        tokens=args.tokens,
+        held_out_tokens=args.held_out_tokens,
+        device=args.device,
+    )
     written = run_transcoders(data, options).written
     print(f"\n{written[0].read_text(encoding='utf-8')}\nSaved to {args.out}: {', '.join(path.name for path in written)}")
     return 0

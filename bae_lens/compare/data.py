@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
@@ -130,26 +130,29 @@ def _windows(model: Any, held_out: ActivationDataset, text: str | Path | None) -
         places = held_out.places
     except ValueError as error:
         return f"{error}; give a text to measure on (--text)"
-    windows = rebuild_windows(model, places.tokens, places.documents, places.positions)
+    rows = (places.positions > 0).nonzero().squeeze(1)  # BOS, where it was kept, is in every window anyway
+    windows = rebuild_windows(model.tokenizer, *(column[rows] for column in places))
     if isinstance(windows, str):
         return windows
-    _check_same_model(model, windows, held_out)
+    _check_same_model(model, windows, held_out, rows)
     return windows
 
 
-def rebuild_windows(model: Any, tokens: Tensor, documents: Tensor, positions: Tensor) -> Windows | str:
-    """The windows that vectors were harvested from, the first ones, or why they cannot be known."""
-    starts = (positions == 1) | (documents != documents.roll(1))
-    starts[0] = True
-    number = starts.long().cumsum(0) - 1
-    lengths = torch.bincount(number)
-    first = lengths.cumsum(0) - lengths
-    expected = torch.arange(len(positions)) - first[number] + 1
-    if not torch.equal(expected, positions.long()) or (tokens < 0).any():
-        return "the activations are not of every token of their windows: give a text to measure CE losses on (--text)"
-    tokenizer = model.tokenizer
-    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+def rebuild_windows(
+    tokenizer: Any, tokens: Int[Tensor, " token"], documents: Int[Tensor, " token"], positions: Int[Tensor, " token"]
+) -> Windows | str:
+    """The first windows that vectors were harvested from, of their tokens without BOS; or why they cannot be known."""
+    unknown = "the activations are not of every token of their windows: give a text to measure CE losses on (--text)"
+    if not len(tokens) or (tokens < 0).any():
+        return unknown
+    starts = torch.ones(len(positions), dtype=torch.bool)
+    starts[1:] = positions[1:] != positions[:-1] + 1
+    first = starts.nonzero().squeeze(1)
+    if (positions[first] != 1).any():
+        return unknown
+    lengths = torch.diff(torch.cat([first, torch.tensor([len(positions)])]))
     shown = int((first < CE_TOKENS).sum())
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     padded = torch.full((shown, int(lengths[:shown].max()) + 1), bos, dtype=torch.long)
     for row, begin, length in zip(padded, first.tolist(), lengths.tolist(), strict=False):
         row[1 : length + 1] = tokens[begin : begin + length]
@@ -162,10 +165,10 @@ def first_windows(windows: Windows, tokens: int) -> Windows:
     return Windows(*(part[before < tokens] for part in windows))
 
 
-def _check_same_model(model: Any, windows: Windows, held_out: ActivationDataset) -> None:
+def _check_same_model(model: Any, windows: Windows, held_out: ActivationDataset, rows: Tensor) -> None:
     length = int(windows.lengths[0])
     found = activations_at(model, windows.tokens[:1, :length], held_out.hook_name)[0, 1:].float().cpu()
-    stored = held_out.tensor(length - 1)
+    stored = held_out.rows(rows[: length - 1]).float()
     error = ((found - stored).norm() / stored.norm()).item()
     if not error < CLOSE:
         raise ValueError(

@@ -10,9 +10,9 @@ from sae_lens import SAE
 from bae_lens.activations.models import load_model
 from bae_lens.cells import CellDirectory
 from bae_lens.compare.data import CompareData
-from bae_lens.compare.evaluate import COUNTED, Vectors, measure, spliced_model
+from bae_lens.compare.evaluate import Vectors, measure, spliced_model
+from bae_lens.compare.job import read_cell
 from bae_lens.compare.lines import Line
-from bae_lens.compare.refined_baseline import TRIED
 from bae_lens.compare.report import pictures_of, without_ce, write_files
 from bae_lens.compare.results import Cell, Result
 from bae_lens.compare.table import tables
@@ -51,8 +51,8 @@ def open_saes(
 
     Raises:
         FileNotFoundError: If there is no such directory or release.
-        ValueError: If none is given, one names no hook point and none is given, they are of different hook points, or one cannot
-            be measured as an SAE (a transcoder; one that normalises each vector by itself).
+        ValueError: If none is given, one names no hook point and `hook` neither, they are of different hook points, or one
+            cannot be measured as an SAE (a transcoder; one that normalises each vector by itself).
     """
     if not [*baes, *saes]:
         raise ValueError("no SAE is given to compare (--sae, --bae)")
@@ -97,11 +97,13 @@ def compare_existing(
         results.append(result)
     lines = [_line(one, result) for one, result in zip(found, results, strict=True)]
     ce = "" if data.windows is not None else f" {without_ce(data)}"
-    about = f"{data.source or data.hook_name}, {len(data.held_out)} vectors held out. Nothing was trained or tuned: read bits with FVU.{ce}"
-    pictures = pictures_of(data, lines, [(one.name, one.sae) for one in found[:6]])
-    return Measured(
-        lines, write_files(out, f"# Comparison of SAEs as they are\n\n{about}\n\n{tables(lines)}", lines, {}, pictures)
+    about = (
+        f"{data.source or data.hook_name}, {len(data.held_out)} vectors held out. Nothing was trained or tuned: bits/token "
+        f"says nothing without the FVU beside it.{ce}"
     )
+    pictures = pictures_of(data, lines, [(one.name, one.sae) for one in found[:6]])
+    text = f"# Comparison of SAEs as they are\n\n{about}\n\n{tables(lines)}"
+    return Measured(lines, write_files(out, text, lines, {}, pictures))
 
 
 def check_fit(found: Sequence[Existing], data: CompareData) -> None:
@@ -140,7 +142,7 @@ def _check_one_hook(sources: Sequence[str | Path], saes: Sequence[SAE[Any]]) -> 
     for source, hook in zip(sources, hooks, strict=True):
         if hook != hooks[0]:
             raise ValueError(
-                f"{sources[0]} is of {hooks[0]} and {source} of {hook}: SAEs are compared at one hook point, on the same vectors"
+                f"{sources[0]} is of {hooks[0]} and {source} of {hook}: SAEs are compared at one hook point, on equal vectors"
             )
 
 
@@ -161,12 +163,10 @@ def _settings(one: Existing) -> dict[str, Any]:
 
 
 def _known(directory: CellDirectory, one: Existing) -> Result | None:
-    content = directory.read(one.name)
-    if content is None:
+    if directory.read(one.name) is None:
         return None
-    result = Result.from_dict(content)
-    changed = differences(result.settings, _settings(one))
-    if changed:
+    result = read_cell(directory, one.name)
+    if differences(result.settings, _settings(one)):
         raise ValueError(f"{directory.cell(one.name)} is of another SAE of this name: remove it, or choose another directory")
     return result
 
@@ -175,7 +175,7 @@ def _vectors(data: CompareData, device: str) -> Vectors:
     model = None
     if data.model is not None and data.windows is not None:
         model = spliced_model(load_model(data.model, device=device), data.hook_name, data.windows, data.train.mean(0))
-    return Vectors(data.train, data.held_out, model, COUNTED, TRIED)
+    return Vectors(data.train, data.held_out, model)
 
 
 def _line(one: Existing, result: Result) -> Line:

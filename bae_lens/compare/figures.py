@@ -80,8 +80,8 @@ def curves_figure(lines: Sequence[Line], points: dict[str, list[tuple[float, flo
         for line in (line for line in lines if line.width == width):
             known = points[f"{line.name} {line.width}"]
             marker = MARKERS[names.index(line.name) % len(MARKERS)]
-            style = {"color": COLORS[line.family], "label": line.name}
-            axes.plot(*zip(*frontier(known), strict=True), linewidth=1.2, marker=marker, markersize=4, **style)
+            fvus, bits = zip(*frontier(known), strict=True)
+            axes.plot(fvus, bits, linewidth=1.2, marker=marker, markersize=4, color=COLORS[line.family], label=line.name)
         axes.set_xscale("log")
         axes.set_yscale("log", base=2)
         axes.set_title(width, fontsize=9)

@@ -115,7 +115,8 @@ def _bench(data: CompareData, options: CompareOptions, directory: CellDirectory)
     model = None
     if data.model is not None and data.windows is not None:
         model = spliced_model(load_model(data.model, device=options.device), data.hook_name, data.windows, data.train.mean(0))
-    return _Bench(data, Vectors(data.train, data.held_out, model, options.counted, options.tried), directory, options)
+    vectors = Vectors(data.train, data.held_out, model, counted=options.counted, tried=options.tried)
+    return _Bench(data, vectors, directory, options)
 
 
 def run_curve(bench: _Bench, curve: Curve, say: Callable[[str], None]) -> None:
@@ -137,9 +138,8 @@ def run_curve(bench: _Bench, curve: Curve, say: Callable[[str], None]) -> None:
 def _result(bench: _Bench, cell: Cell, say: Callable[[str], None]) -> Result:
     """Of a cell: read, or trained, measured and written."""
     settings = _settings(bench, cell)
-    content = bench.directory.read(cell.name)
-    if content is not None:
-        found = _read(bench.directory, cell.name)
+    if bench.directory.read(cell.name) is not None:
+        found = read_cell(bench.directory, cell.name)
         changed = differences(found.settings, settings)
         if changed:
             raise ValueError(
@@ -209,10 +209,15 @@ def read_results(directory: CellDirectory) -> list[Result]:
     Raises:
         ValueError: If a file is not a whole cell.
     """
-    return [_read(directory, name) for name in directory.names()]
+    return [read_cell(directory, name) for name in directory.names()]
 
 
-def _read(directory: CellDirectory, name: str) -> Result:
+def read_cell(directory: CellDirectory, name: str) -> Result:
+    """One cell of a directory.
+
+    Raises:
+        ValueError: If its file is not a whole cell.
+    """
     try:
         return Result.from_dict(directory.read(name) or {})
     except (KeyError, TypeError) as error:

@@ -109,7 +109,7 @@ def gated_relu(pre: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"
 
 def fit_linear(
     inputs: Float[Tensor, "samples d_in"],
-    targets: Float[Tensor, "samples d_out"],
+    targets: Float[Tensor, "targets d_out"],
     d_sae: int,
     trainer: TrainerConfig,
     activation: Any,

@@ -1,7 +1,7 @@
 """The paper's Transcoder (A.4, Eqs. 15 and 16): from the input of MLP l - 1 towards hidden state l, over paired activations.
 
-h_2 = ReLU(h_0 W_in) W_out + b is trained towards the hidden state itself, not the MLP's output. As printed, the L1 norm is of the
-*gated* activation (over 0.5) while the decoder reads the plain ReLU. It is given back as SAELens' own Transcoder.
+h_2 = ReLU(h_0 W_in) W_out + b is trained towards the hidden state itself, not the MLP's output. As printed, the L1 norm is of
+the *gated* activation (over 0.5) while the decoder reads the plain ReLU. It is given back as SAELens' own Transcoder.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ class CrossSplice(NamedTuple):
 
 def train_transcoder(
     inputs: Float[Tensor, "samples d_in"],
-    targets: Float[Tensor, "samples d_out"],
+    targets: Float[Tensor, "targets d_out"],
     d_sae: int,
     trainer: TrainerConfig,
     alpha: float = ALPHA,

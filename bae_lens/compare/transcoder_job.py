@@ -125,6 +125,6 @@ def _about(data: PairedData, options: TranscoderOptions) -> str:
     source = data.inputs
     ce = "CE recovered is of the hidden state that the transcoder makes." if source.windows is not None else without_ce(source)
     return (
-        f"From {source.hook_name} to {data.target_hook}: {len(source.train)} pairs to train on, {len(source.held_out)} held out; "
-        f"{options.steps} steps of 512 pairs, Adam at 5e-4. FVU, L_r and cosine are of the target. {ce}"
+        f"From {source.hook_name} to {data.target_hook}: {len(source.train)} pairs to train on, {len(source.held_out)} held "
+        f"out; {options.steps} steps of 512 pairs, Adam at 5e-4. FVU, L_r and cosine are of the target. {ce}"
     )
