@@ -27,7 +27,7 @@ COLUMNS = 5
 BINS = 40
 LEAST_FREQUENCY = 1e-6
 CELLS = 400
-"""Rows and columns of a picture of magnitudes at most: a pixel is the largest of those it stands for."""
+"""Rows and columns of a picture of magnitudes at most; of more instances or channels some are shown, evenly spread."""
 BURSTY = -2.5
 """The lowest burstiness on the paper's scale of colours."""
 
@@ -37,7 +37,7 @@ class Magnitudes(NamedTuple):
 
     name: str
     values: Float[Tensor, "rows columns"]
-    """The largest magnitude of each block of instances and channels."""
+    """Of the instances and channels that are shown."""
     is_burstiness: bool
     tokens: int
     channels: int
@@ -67,21 +67,18 @@ def frequency_figure(lines: Sequence[Line]) -> bytes:
     return _png(figure)
 
 
-def curves_figure(lines: Sequence[Line], points: dict[str, list[tuple[float, float]]]) -> bytes:
-    """Held-out bits a token against FVU, as PNG, both logarithmic: a panel a width, a marker a try.
-
-    Args:
-        points: (FVU, bits) of the tries of each line, by ``f"{name} {width}"``.
-    """
+def curves_figure(lines: Sequence[Line]) -> bytes:
+    """Held-out bits a token against FVU, as PNG, both logarithmic: a panel a width, a marker a try; dashed: refined codes."""
     widths = list(dict.fromkeys(line.width for line in lines))
     figure, panels = _grid(len(widths), 6.4, 4.8, columns=2)
     names = list(dict.fromkeys(line.name for line in lines))
     for axes, width in zip(panels, widths, strict=False):
         for line in (line for line in lines if line.width == width):
-            known = points[f"{line.name} {line.width}"]
-            marker = MARKERS[names.index(line.name) % len(MARKERS)]
-            fvus, bits = zip(*frontier(known), strict=True)
-            axes.plot(fvus, bits, linewidth=1.2, marker=marker, markersize=4, color=COLORS[line.family], label=line.name)
+            marker, color = MARKERS[names.index(line.name) % len(MARKERS)], COLORS[line.family]
+            for points, style, label in ((line.points, "-", line.name), (line.refined_points, "--", None)):
+                if points:
+                    fvus, bits = zip(*frontier(points), strict=True)
+                    axes.plot(fvus, bits, linewidth=1.1, linestyle=style, marker=marker, markersize=4, color=color, label=label)
         axes.set_xscale("log")
         axes.set_yscale("log", base=2)
         axes.set_title(width, fontsize=9)
@@ -94,11 +91,12 @@ def curves_figure(lines: Sequence[Line], points: dict[str, list[tuple[float, flo
 
 
 def magnitudes_of(name: str, sae: SAE[Any], vectors: Float[Tensor, "token d_in"]) -> Magnitudes:
-    """The magnitudes of vectors, made small enough for a picture."""
-    found = torch.cat([magnitudes(sae, x.to(sae.device)).cpu() for x in vectors.split(1024)])
-    rows, columns = (math.ceil(size / CELLS) for size in found.shape)
-    pooled = torch.nn.functional.max_pool2d(found[None], (rows, columns), ceil_mode=True)[0]
-    return Magnitudes(name, pooled, isinstance(sae, BinaryCode), *found.shape)
+    """The magnitudes of vectors, of as many instances and channels as a picture can show: the largest of a block of them would
+    make any code look dense."""
+    shown = vectors[_spread(len(vectors))]
+    found = torch.cat([magnitudes(sae, x.to(sae.device)).cpu() for x in shown.split(1024)])
+    values = found[:, _spread(found.shape[1])]
+    return Magnitudes(name, values, isinstance(sae, BinaryCode), len(vectors), found.shape[1])
 
 
 def magnitudes_figure(shown: Sequence[Magnitudes]) -> bytes:
@@ -121,6 +119,10 @@ def magnitudes_figure(shown: Sequence[Magnitudes]) -> bytes:
         axes.tick_params(labelsize=6)
         figure.colorbar(image, ax=axes).ax.tick_params(labelsize=6)
     return _png(figure)
+
+
+def _spread(count: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(CELLS, count)).round().long()
 
 
 def _plain_ticks(axes: "Axes") -> None:

@@ -51,6 +51,10 @@ class Line(NamedTuple):
     """CPU seconds of training, a seed each."""
     tries: tuple[Try, ...] = ()
     """Of seed 0, with the FVU of the code that is paid for."""
+    points: tuple[Point, ...] = ()
+    """(FVU, bits) of the tries."""
+    refined_points: tuple[Point, ...] = ()
+    """The same with refined codes; empty for a BAE."""
     at: tuple[BitsAt, ...] = ()
     best: Cell | None = None
     """Whose SAE is kept beside the results."""
@@ -88,6 +92,8 @@ def _line(directory: CellDirectory, curve: Curve, results: Sequence[Result], at:
         stability=stability_of(directory, chosen),
         seconds=[result.cpu_seconds for result in chosen],
         tries=tries,
+        points=tuple((result.figures.bits_fvu, result.figures.bits) for result in first),
+        refined_points=_refined_points(first),
         at=tuple(_bits_at(first, chosen, fvu) for fvu in at),
         best=None if chosen[0].frequency is None else chosen[0].cell,
     )
@@ -113,9 +119,12 @@ def _bits_at(first: Sequence[Result], chosen: Sequence[Result], fvu: float) -> B
     for result in chosen[1:]:
         there = follow(points, result.figures.bits_fvu)
         bits.append(None if here is None or there is None else here * result.figures.bits / there)
-    refined = [(r.figures.refined_fvu, r.figures.refined_bits) for r in first]
-    known = [(at, cost) for at, cost in refined if at is not None and cost is not None]
-    return BitsAt(fvu, bits, follow(known, fvu))
+    return BitsAt(fvu, bits, follow(_refined_points(first), fvu))
+
+
+def _refined_points(results: Sequence[Result]) -> tuple[Point, ...]:
+    found = [(result.figures.refined_fvu, result.figures.refined_bits) for result in results]
+    return tuple((fvu, bits) for fvu, bits in found if fvu is not None and bits is not None)
 
 
 def stability_of(directory: CellDirectory, chosen: Sequence[Result]) -> float | None:

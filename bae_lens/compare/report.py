@@ -26,17 +26,9 @@ def write_comparison(data: CompareData, options: CompareOptions, results: Sequen
     """Writes everything that the results of `run_compare` say into `options.out`, each file whole; their paths."""
     directory = CellDirectory.open(options.out, "compare", shared_settings(data, options))
     lines = lines_of(directory, options, results)
-    points = {
-        f"{result.cell.method} x{result.cell.expansion:g}": [
-            (r.figures.bits_fvu, r.figures.bits)
-            for r in results
-            if r.cell.seed == 0 and (r.cell.method, r.cell.expansion) == (result.cell.method, result.cell.expansion)
-        ]
-        for result in results
-    }
     text = f"# Comparison\n\n{about(data, options)}\n\n{verdict(lines, options.at[0])}\n\n{tables(lines)}\n{_what(lines)}"
     saes = [(f"{line.name}, {line.width}", load_cell(directory, line.best)) for line in _pictured(lines) if line.best]
-    pictures = {"curves.png": curves_figure(lines, points), **pictures_of(data, lines, saes)}
+    pictures = {"curves.png": curves_figure(lines), **pictures_of(data, lines, saes)}
     return write_files(options.out, text, lines, {"at": options.at}, pictures)
 
 
@@ -59,11 +51,13 @@ def write_files(out: Path, text: str, lines: Sequence[Line], more: dict[str, Any
 def about(data: CompareData, options: CompareOptions) -> str:
     """What was compared, and how each method was tuned."""
     ce = "CE recovered is of the first held-out windows." if data.windows is not None else without_ce(data)
+    tries = f"{options.tries} {'tries' if options.tries > 1 else 'try'}"
+    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
+    fvus = ", ".join(f"{fvu:g}" for fvu in options.at)
     return (
         f"{data.source or data.hook_name}: {len(data.train)} vectors to train on, {len(data.held_out)} held out. "
-        f"Every method was given {options.tries} tries with seed 0, of {options.steps} steps of 512 vectors each. Their "
-        f"settings were chosen by FVU alone, to come near {', '.join(f'{fvu:g}' for fvu in options.at)}; the one nearest to "
-        f"{options.at[0]:g} was trained with {options.seeds} seed{'s' if options.seeds > 1 else ''} in all. {ce}"
+        f"Every method was given {tries} with seed 0, of {options.steps} steps of 512 vectors each. Their settings were "
+        f"chosen by FVU alone, to come near {fvus}; the one nearest to {options.at[0]:g} was trained with {seeds} in all. {ce}"
     )
 
 

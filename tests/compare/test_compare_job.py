@@ -131,6 +131,17 @@ def test_too_few_activations_or_features_are_refused_before_anything_is_trained(
         run_compare(data._replace(held_out=torch.ones(9, 128)), CompareOptions(out=tmp_path / "equal", **SMALL))
 
 
+def test_the_command_trains_and_prints_the_report(acts, tmp_path, capsys):
+    args = ["compare", "--activations", str(acts), "--hook", HOOK, "--with", "pca,topk_paper", "--out", str(tmp_path / "out")]
+    assert (
+        main([*args, "--steps", "3", "--tries", "1", "--seeds", "1", "--expansions", "0.5", "--jobs", "1", "--no-refine"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "Every method was given 1 try with seed 0, of 3 steps" in out
+    assert "| topk_paper " in out
+    assert (tmp_path / "out/results.json").is_file()
+
+
 def test_the_command_refuses_an_unknown_method_before_it_reads_anything(acts, tmp_path, capsys):
     args = ["compare", "--activations", str(acts), "--hook", HOOK, "--with", "topk,bea", "--out", str(tmp_path / "out")]
     assert main(args) == 2
