@@ -9,10 +9,12 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from bae_lens.activations.models import load_model
 from bae_lens.activations.text import Windows
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.fidelity import Baseline, ablation_baseline, fidelity_of
 from bae_lens.analyze.statistics import CodeBatch, code_batches, statistics_of, total_variation
+from bae_lens.compare.data import CompareData
 from bae_lens.compare.decoder import DecoderCovariance, decoder_covariance
 from bae_lens.compare.magnitudes import TOKENS, activated, instances
 from bae_lens.compare.refined_baseline import TRIED, refined_length, refined_near
@@ -101,13 +103,17 @@ class Measured(NamedTuple):
     frequency: Float[Tensor, " d_bits"]
 
 
-def spliced_model(model: Any, hook_name: str, windows: Windows, mean: Float[Tensor, " d_in"]) -> Spliced:
-    """A model with the CE losses that do not depend on an SAE; `mean` is the training vectors' own.
+def open_vectors(data: CompareData, device: str = "cpu") -> Vectors:
+    """Vectors with their model, where there is one, and the CE losses that do not depend on an SAE.
 
     Raises:
-        ValueError: If the hook point does not exist, or cannot be written to.
+        ValueError: If the hook point does not exist in the model, or cannot be written to.
     """
-    return Spliced(model, hook_name, windows, ablation_baseline(model, windows, hook_name, mean))
+    if data.model is None or data.windows is None:
+        return Vectors(data.train, data.held_out)
+    model = load_model(data.model, device=device)
+    losses = ablation_baseline(model, data.windows, data.hook_name, data.train.mean(0))
+    return Vectors(data.train, data.held_out, Spliced(model, data.hook_name, data.windows, losses))
 
 
 def measure(sae: SAE[Any], vectors: Vectors, *, refine: bool = True) -> Measured:

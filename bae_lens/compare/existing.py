@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from sae_lens import SAE
 
-from bae_lens.activations.models import load_model
 from bae_lens.cells import CellDirectory
 from bae_lens.compare.data import CompareData
-from bae_lens.compare.evaluate import Vectors, measure, spliced_model
+from bae_lens.compare.evaluate import Vectors, measure, open_vectors
 from bae_lens.compare.job import read_cell
 from bae_lens.compare.lines import Line
 from bae_lens.compare.report import pictures_of, without_ce, write_files
@@ -89,7 +88,7 @@ def compare_existing(
     for one in found:
         result = _known(directory, one)
         if result is None:
-            vectors = vectors or _vectors(data, device)
+            vectors = vectors or open_vectors(data, device)
             measured = measure(one.sae, vectors, refine=refine)
             result = Result(_cell(one), measured.figures, measured.frequency, 0.0, 0.0, 0.0, _settings(one))
             directory.write(one.name, result.to_dict())
@@ -169,13 +168,6 @@ def _known(directory: CellDirectory, one: Existing) -> Result | None:
     if differences(result.settings, _settings(one)):
         raise ValueError(f"{directory.cell(one.name)} is of another SAE of this name: remove it, or choose another directory")
     return result
-
-
-def _vectors(data: CompareData, device: str) -> Vectors:
-    model = None
-    if data.model is not None and data.windows is not None:
-        model = spliced_model(load_model(data.model, device=device), data.hook_name, data.windows, data.train.mean(0))
-    return Vectors(data.train, data.held_out, model)
 
 
 def _line(one: Existing, result: Result) -> Line:

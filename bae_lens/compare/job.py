@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from sae_lens import SAE
 
-from bae_lens.activations.models import load_model
 from bae_lens.analyze.rate_distortion_bounds import PrincipalAxes, pca_length, principal_axes
 from bae_lens.analyze.statistics import total_variation
 from bae_lens.cells import CellDirectory
 from bae_lens.compare.data import CompareData
-from bae_lens.compare.evaluate import COUNTED, Figures, Vectors, check_finite, measure, spliced_model
+from bae_lens.compare.evaluate import COUNTED, Figures, Vectors, check_finite, measure, open_vectors
 from bae_lens.compare.methods import METHODS, check_methods, settings_of, train_method, training_of
 from bae_lens.compare.processes import run_in_processes
 from bae_lens.compare.refined_baseline import TRIED
@@ -112,10 +111,7 @@ def run_compare(data: CompareData, options: CompareOptions, say: Callable[[str],
 
 
 def _bench(data: CompareData, options: CompareOptions, directory: CellDirectory) -> _Bench:
-    model = None
-    if data.model is not None and data.windows is not None:
-        model = spliced_model(load_model(data.model, device=options.device), data.hook_name, data.windows, data.train.mean(0))
-    vectors = Vectors(data.train, data.held_out, model, counted=options.counted, tried=options.tried)
+    vectors = open_vectors(data, options.device)._replace(counted=options.counted, tried=options.tried)
     return _Bench(data, vectors, directory, options)
 
 
