@@ -30,10 +30,10 @@ EVERY = [
 ]  # fmt: skip
 WIDE = ["topk", "standard", "pca", "bae", "batchtopk", "gated", "jumprelu", "matryoshka", "bae_nested"]
 SIZES: dict[float, dict[str, Any]] = {
-    4.0: {"methods": EVERY, "steps": 1000, "tries": 3, "seeds": 2},
-    16.0: {"methods": WIDE, "steps": 500, "tries": 2, "seeds": 1},
+    4.0: {"methods": EVERY, "steps": 1000, "tries": 3, "seeds": 2, "counted": 50_000, "tried": 4096},
+    16.0: {"methods": WIDE, "steps": 500, "tries": 2, "seeds": 1, "counted": 20_000, "tried": 2048},
 }
-TOKENS = {"train": 200_000, "held_out": 20_000, "counted": 50_000, "tried": 4096}
+TOKENS = {"train": 200_000, "held_out": 20_000}
 FACTS: dict[str, dict[float, tuple[float | None, ...]]] = {
     "topk": {4.0: (91.0, 39.0), 16.0: (43.0, None)},
     "standard": {4.0: (189.0, 109.0)},
@@ -85,9 +85,8 @@ def main() -> None:
     for expansion in args.expansions:
         size = SIZES[expansion]
         methods = [name for name in size["methods"] if name in (args.methods or METHODS)]
-        counts = {name: TOKENS[name] for name in ("counted", "tried")}
         options = CompareOptions(
-            out=args.out / f"x{expansion:g}", expansions=[expansion], jobs=args.jobs, **{**size, "methods": methods}, **counts
+            out=args.out / f"x{expansion:g}", expansions=[expansion], jobs=args.jobs, **{**size, "methods": methods}
         )
         print(f"x{expansion:g}: {size}", flush=True)
         results = run_compare(data, options, lambda line: print(line, flush=True))

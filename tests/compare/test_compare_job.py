@@ -170,7 +170,7 @@ def test_a_failure_in_a_process_is_raised_and_ends_the_others(compared, tmp_path
     from bae_lens.compare.processes import run_in_processes
 
     with pytest.raises(ZeroDivisionError):
-        run_in_processes(_divide, [0, 1], _nothing, 2, print)
+        run_in_processes(_divide, [1, 0], _nothing, 1, print)
 
 
 def _divide(prepared, task, say):
