@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bae_lens.commands import (
     bench_codes,
+    compare,
     compress,
     decompress,
     demo,
@@ -20,6 +21,7 @@ from bae_lens.commands import (
     synthetic,
     taskvec,
     train,
+    transcoder,
     two_tokens,
 )
 
@@ -42,6 +44,8 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens compress --help                        activations as a .baez file: a BAE's codes at their entropy
   bae-lens decompress FILE --out DIR              and back
   bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
+  bae-lens compare --activations acts/ --out DIR  a BAE beside SAELens' SAEs, tuned alike; or those that are there, as they are
+  bae-lens transcoder --help                      the paper's Transcoder, from an MLP's input to the next hidden state
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
@@ -58,6 +62,8 @@ COMMANDS = (
     interpret,
     steer,
     taskvec,
+    compare,
+    transcoder,
     compress,
     decompress,
     more_bit,

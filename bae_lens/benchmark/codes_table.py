@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from bae_lens.analyze import curves as rate_curves
+from bae_lens.analyze import curves
+from bae_lens.analyze.curves import mean_and_range
 from bae_lens.benchmark.codes_kinds import KINDS, Point
 from bae_lens.benchmark.codes_measure import Measured
 from bae_lens.benchmark.codes_rows import RowResult
@@ -63,7 +64,7 @@ def group_curves(results: Sequence[RowResult]) -> dict[Curve, dict[int | None, l
 
 def bits_at(results: Sequence[RowResult], fvu: float) -> float | None:
     """Bits at which one seed's curve reaches an FVU (see `analyze.curves`); None: outside."""
-    return rate_curves.bits_at([(result.measured.fvu, result.measured.bits) for result in results], fvu)
+    return curves.bits_at([(result.measured.fvu, result.measured.bits) for result in results], fvu)
 
 
 def reached(results: Sequence[RowResult], at: Sequence[float]) -> list[Reached]:
@@ -115,12 +116,6 @@ def csv_table(results: Sequence[RowResult]) -> str:
         place = [row.name, row.hook, row.expansion, row.kind, row.point.weight or None, row.point.k or None, row.seed]
         writer.writerow([*place, *result.measured, round(result.seconds, 2)])
     return file.getvalue()
-
-
-def mean_and_range(values: Sequence[float], form: str) -> str:
-    """ "mean [least, most]", or the one value that there is."""
-    mean = format(statistics.fmean(values), form)
-    return mean if len(values) == 1 else f"{mean} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def _place(curve: Curve) -> dict[str, str]:

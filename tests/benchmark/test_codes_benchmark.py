@@ -15,12 +15,12 @@ from bae_lens.analyze.fidelity import ablation_baseline, fidelity
 from bae_lens.analyze.rate_distortion_bounds import gaussian_rate, pca_length, principal_axes
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.benchmark.codes_figures import STYLES
-from bae_lens.benchmark.codes_kinds import KINDS, sae_trainer
+from bae_lens.benchmark.codes_kinds import KINDS
 from bae_lens.benchmark.codes_measure import Measured
 from bae_lens.benchmark.codes_rows import CodesOptions, Row, RowResult
 from bae_lens.benchmark.codes_table import OUTSIDE, at_table, bits_at, points_table, reached
 from bae_lens.cli import main
-from bae_lens.compare.baselines import jumprelu, topk, train_baseline
+from bae_lens.compare.baselines import jumprelu, sae_trainer, topk, train_baseline
 from bae_lens.compare.refined_baseline import fit_refined, refined_length
 from bae_lens.demo import demo_model_dir
 from bae_lens.training.recipes import rate_distortion
