@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from bae_lens.analyze.curves import bits_at, frontier
+from bae_lens.analyze.curves import bits_at, frontier, mean_and_range
 
 
 def test_a_point_that_costs_no_less_than_one_of_lower_fvu_is_left_out_of_the_curve():
@@ -16,3 +16,9 @@ def test_bits_at_an_fvu_lie_on_straight_lines_in_the_logarithms_of_both():
     assert bits_at(points, 0.05) is None
     assert bits_at(points, 0.3) is None
     assert bits_at(points[:1], 0.2) is None
+
+
+def test_mean_and_range_of_one_value_is_the_value():
+    assert mean_and_range([1.25], ".1f") == "1.2"
+    assert mean_and_range([1.0, 2.0], ".1f") == "1.5 [1.0, 2.0]"
+    assert mean_and_range([3.0], ".2f") == "3.00"
