@@ -137,7 +137,7 @@ def table(rows: list[SizeRow], vectors: int) -> str:
 def figure(panels: dict[str, list[SizeRow]]) -> bytes:
     """Bytes a vector against FVU as PNG, both logarithmic, a panel a model. Lower left is better."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     drawn = Figure(figsize=(6 * len(panels) + 2.6, 5.2), layout="constrained", dpi=150)
     axes = drawn.subplots(1, len(panels), squeeze=False)[0]
@@ -158,6 +158,9 @@ def figure(panels: dict[str, list[SizeRow]]) -> bytes:
         one.set_yscale("log", base=2)
         one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.yaxis.set_minor_locator(NullLocator())
+        one.xaxis.set_major_locator(FixedLocator([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]))
+        one.xaxis.set_minor_locator(NullLocator())
+        one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.set_title(title, fontsize=10)
         one.set_xlabel("FVU, held out")
         one.grid(color="0.92", which="both")
