@@ -30,6 +30,22 @@ MODES: dict[str, dict[str, Any]] = {
     "code, tree, 8 bits of norm": {"norm_bits": 8},
 }
 """Of a BAE: real files."""
+MARKERS = "osD^v<>PX*hdp"
+COLORS = (
+    "#000000",
+    "#777777",
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+)
+LEAST_FVU = 1e-3
+"""What is more exact is drawn as a line across: on a scale of FVU it would leave no room for the rest."""
 PCA_STEPS = (0.5, 0.7, 1.0, 1.4, 2.0)
 COUNTED = 100_000
 """Training vectors, the first ones, that an SAE's code length is counted on."""
@@ -121,26 +137,30 @@ def table(rows: list[SizeRow], vectors: int) -> str:
 def figure(panels: dict[str, list[SizeRow]]) -> bytes:
     """Bytes a vector against FVU as PNG, both logarithmic, a panel a model. Lower left is better."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     drawn = Figure(figsize=(6 * len(panels) + 2.6, 5.2), layout="constrained", dpi=150)
     axes = drawn.subplots(1, len(panels), squeeze=False)[0]
     styles: dict[str, tuple[Any, ...]] = {}
-    markers, colors = "osD^v<>PX*hd", ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#CC6677", "#882255", "#AA4499"]
     for one, (title, rows) in zip(axes, panels.items(), strict=True):
         curves: dict[str, list[SizeRow]] = {}
         for row in rows:
             curves.setdefault(_curve(row), []).append(row)
         for name, points in curves.items():
-            styles.setdefault(name, (markers[len(styles) % 12], colors[len(styles) % 8]))
-            marker, color = styles[name]
+            style = styles.setdefault(name, (MARKERS[len(styles) % len(MARKERS)], COLORS[len(styles) % len(COLORS)]))
             points = sorted(points, key=lambda row: row.fvu)
-            fvu, size = [max(row.fvu, 1e-7) for row in points], [row.bytes for row in points]
-            one.plot(fvu, size, color=color, marker=marker, markersize=5, linewidth=1.2, label=name)
+            if points[0].fvu < LEAST_FVU:
+                one.axhline(points[0].bytes, color=style[1], linestyle=":", label=f"{name} (FVU under {LEAST_FVU:g})")
+                continue
+            fvu, size = [row.fvu for row in points], [row.bytes for row in points]
+            one.plot(fvu, size, color=style[1], marker=style[0], markersize=6, linewidth=1.2, label=name)
         one.set_xscale("log")
         one.set_yscale("log", base=2)
         one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.yaxis.set_minor_locator(NullLocator())
+        one.xaxis.set_major_locator(FixedLocator([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]))
+        one.xaxis.set_minor_locator(NullLocator())
+        one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.set_title(title, fontsize=10)
         one.set_xlabel("FVU, held out")
         one.grid(color="0.92", which="both")
