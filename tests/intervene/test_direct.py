@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 
 from bae_lens.activations.harvest import activations_at
 from bae_lens.intervene.direct import direct_logits, feature_units, final_norm_scale

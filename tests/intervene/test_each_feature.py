@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 from scipy.stats import pearsonr, spearmanr
 
 import bae_lens

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 from transformer_lens import HookedTransformer
 
 import bae_lens

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 
 import bae_lens
 from bae_lens import cli

@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 
 import bae_lens
 from bae_lens import cli
