@@ -3,18 +3,12 @@
 from typing import NamedTuple
 
 import pytest
-import torch
+from kinds import KINDS
 
 import bae_lens
 from bae_lens.codec import CodecSettings, compress
 
 HOOK = "blocks.1.hook_resid_pre"
-KINDS = {
-    "plain": {},
-    "powers": {"bits_per_feature": 3},
-    "nested": {"bits_per_feature": 4, "code": "nested"},
-    "refined": {"bits_per_feature": 4, "code": "nested", "refine_weight": 0.05, "refine_from": 6},
-}
 
 
 class Written(NamedTuple):
@@ -53,9 +47,3 @@ def acts(vectors, tmp_path):
     return bae_lens.save_activations(
         tmp_path / "acts", [vectors], metadata={"hook_name": HOOK, "of": "a test"}, shard_vectors=70
     )
-
-
-def levels_of(bae, x):
-    """Levels of the code of each feature, by the BAE's own functions."""
-    features = bae.encode(x) / bae.act_scale
-    return (features * bae.top_level).round().to(torch.int16)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from embedded import KINDS, levels_of
+from kinds import KINDS, levels_of
 from slow_reader import read_file
 
 import bae_lens
