@@ -83,23 +83,21 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from bae_lens.comsem.job import InterpretOptions, run_interpret
+    from bae_lens.demo import demo_model_dir
 
+    if args.text is None and args.model is not None:
+        raise ValueError("give --text with --model: the embedded corpus belongs to the embedded Llama")
     left_out = {"run", "traceback"}
     options: dict[str, Any] = {name: value for name, value in vars(args).items() if name not in left_out}
     options["features"] = None if args.features is None else tuple(args.features)
-    documents = None
-    if args.text is None:
-        from bae_lens.demo import demo_model_dir
-        from bae_lens.demo.corpus import python_docs
-
-        if args.model is not None:
-            raise ValueError("give --text with --model: the embedded corpus belongs to the embedded Llama")
-        corpus = python_docs()
-        documents = [*corpus.held_out, *corpus.train]
-        options["model"] = str(demo_model_dir())
-    elif args.model is None:
-        from bae_lens.demo import demo_model_dir
-
-        options["model"] = str(demo_model_dir())
-    run_interpret(InterpretOptions(**options), documents)
+    options["model"] = args.model or str(demo_model_dir())
+    run_interpret(InterpretOptions(**options), _embedded_text if args.text is None else None)
     return 0
+
+
+def _embedded_text() -> list[str]:
+    """The embedded corpus, what models were not trained on first."""
+    from bae_lens.demo.corpus import python_docs
+
+    corpus = python_docs()
+    return [*corpus.held_out, *corpus.train]

@@ -9,7 +9,7 @@ COLOURS = ("#2a6f97", "#c8553d", "#588157", "#8e7dbe", "#b08900", "#6c757d")
 
 
 def score_figure(runs: Mapping[str, tuple[Sequence[float], int]]) -> bytes:
-    """A PNG: each run's scores sorted, and above them the mean of all features before each.
+    """A PNG: each run's scores sorted, and above them the mean of all up to each.
 
     Args:
         runs: Names, each with the scores of its activated features and the number of its features in all.
@@ -27,7 +27,7 @@ def score_figure(runs: Mapping[str, tuple[Sequence[float], int]]) -> bytes:
     FigureCanvasAgg(figure)
     heights = [1.6, *[1.0] * len(runs)]
     axes = figure.subplots(len(runs) + 1, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    axes[0].set(title="Mean score of the features before", ylabel="mean score", ylim=(0, 1.02), xlim=(0, widest))
+    axes[0].set(title="Mean score of all features up to each", ylabel="mean score", ylim=(0, 1.02), xlim=(0, widest))
     for number, (name, (scores, features)) in enumerate(runs.items()):
         colour = COLOURS[number % len(COLOURS)]
         best = np.sort(np.asarray(scores, dtype=float))[::-1]

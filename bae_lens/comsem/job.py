@@ -69,26 +69,25 @@ class InterpretOptions:
 
 
 def run_interpret(
-    options: InterpretOptions, documents: list[str] | None = None, say: Callable[[str], None] = print
+    options: InterpretOptions, documents: Callable[[], list[str]] | None = None, say: Callable[[str], None] = print
 ) -> Results | Estimate:
     """Runs the job; of a dry run returns the estimate.
 
     Args:
-        documents: The text, where it is not in a file.
+        documents: Gives the text, where it is not in a file.
 
     Raises:
         ValueError, FileNotFoundError, PermissionError: For anything that is wrong with the input, before the model is loaded.
     """
     run_options, backends = _checked(options)
-    if documents is None:
-        if options.text is None:
-            raise ValueError("no text: give a file (--text)")
-        documents = bae_lens.read_documents(options.text)
+    if documents is None and options.text is None:
+        raise ValueError("no text: give a file (--text)")
+    text = documents() if options.text is None and documents is not None else bae_lens.read_documents(options.text or "")
     say(f"\n== Load {options.model} and {options.bae}")
     model = bae_lens.load_model(options.model, device=options.device)
     sae = bae_lens.load_sae(options.bae, hook_name=options.hook, device=options.device)
     windows = sentence_windows(
-        model.tokenizer, documents, min(CONTEXT_SIZE, model.cfg.n_ctx), sentences=options.sentences, tokens=options.tokens
+        model.tokenizer, text, min(CONTEXT_SIZE, model.cfg.n_ctx), sentences=options.sentences, tokens=options.tokens
     )
     activations = bae_lens.harvest(model, windows, sae.cfg.metadata.hook_name)
     say(f"\n== Collect the samples of each feature, of {len(activations.vectors)} tokens at {sae.cfg.metadata.hook_name}")

@@ -115,10 +115,10 @@ def prepare(
             f"none of {len(wanted)} features is in the top-{options.k} of {least} tokens: give more text, or a larger k"
         )
     features = [text.feature(found, feature, options) for feature in activated]
-    lot = np.random.default_rng((options.seed, 2))
     if options.sentences:
-        features = _with_sentences(features, sae, found, text, options, lot)
+        features = _with_sentences(features, sae, found, text, options, np.random.default_rng((options.seed, 2)))
     control = _control(found.tokens, text, options)
+    lot = np.random.default_rng((options.seed, 3))
     background = [text.sample(int(p), 0.0) for p in lot.integers(found.tokens, size=options.background)]
     counts = {
         "features": sae.cfg.d_sae,

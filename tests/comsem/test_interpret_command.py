@@ -41,7 +41,7 @@ def test_the_embedded_default_is_named_by_rules_and_the_same_command_asks_nothin
     assert (out / "journal.jsonl").read_bytes() == journal
     assert (out / "features.jsonl").read_bytes() == rows
     assert interpret("--bae", bae_dir, "--out", out, *SMALL) == 2
-    assert "is the journal of another run: settings.run.scores" in capsys.readouterr().err
+    assert "settings.run.scores was ['detection'] and is []" in capsys.readouterr().err
 
 
 def test_a_server_names_and_another_model_judges(bae_dir, tmp_path, capsys):

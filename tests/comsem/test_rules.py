@@ -67,8 +67,8 @@ def test_the_most_precise_predicate_is_proposed(rules):
     dogs = [make_sample([word, "dog", after], 1) for word, after in zip(before, reversed(before), strict=True)]
     assert rules.propose(dogs) == 'the token "dog"'
     mixed = [
-        sample._replace(tokens=(sample.tokens[0], f" {t}", sample.tokens[2]))
-        for sample, t in zip(dogs, ["cat", "dog", "cat", "dog", "cat"], strict=True)
+        make_sample([*before[:n], token, after], n)
+        for n, token, after in zip(range(1, 6), ["cat", "dog", "cat", "dog", "cat"], reversed(before), strict=True)
     ]
     assert rules.propose(mixed) == 'the token "cat" or the token "dog"'
     after = [
