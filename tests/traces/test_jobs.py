@@ -88,12 +88,15 @@ def test_ctrl_c_and_even_a_kill_leave_no_process_behind(directory, tmp_path, how
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
     )
     deadline = time.monotonic() + 600
-    while not mark.is_file() or not mark.read_text() or directory.read("short") is None:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(process.pid, how)
-    assert process.wait(timeout=120) != 0
+    try:
+        while not mark.is_file() or not mark.read_text() or directory.read("short") is None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(process.pid, how)
+        assert process.wait(timeout=120) != 0
+    finally:
+        process.kill()
     assert directory.names() == ["short"]
     worker = int(mark.read_text())
     while time.monotonic() < deadline and Path(f"/proc/{worker}").exists():
