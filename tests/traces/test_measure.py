@@ -10,7 +10,8 @@ from bae_lens.training.recipes import recommended
 
 def test_figures_are_of_all_vectors_but_those_that_say_held_out(make_bae, vectors):
     bae = make_bae()
-    sides = Vectors(vectors[:200], vectors[200:], torch.arange(len(vectors) - 200) // 10)
+    half = len(vectors) // 2
+    sides = Vectors(vectors[:half], vectors[half:], torch.arange(len(vectors) - half) // 4)
     found = measure(bae, sides)
     everything = code_statistics(bae, vectors)
     assert (found["vectors"], found["entropy"], found["fvu"]) == (len(vectors), everything.entropy, everything.fvu)
