@@ -39,3 +39,7 @@ def test_figures_at_another_fvu_are_not_beside_the_others():
     assert "dead features" not in text
     assert "No try of these came near this FVU" in text
     assert "standard (0.300)" in text
+
+
+def test_without_a_bae_nobody_wins():
+    assert "There is no BAE beside other methods here" in verdict([line("topk", "saelens", 60.0)], 0.1)
