@@ -97,7 +97,7 @@ def main() -> None:
         found.append(
             {"expansion": expansion, "cpu_seconds": cpu, "check": check(lines), "lines": list(map(line_as_json, lines))}
         )
-    print(tabulate([row for one in found for row in one["check"]], headers="keys", floatfmt=".1f"))
+    print(tabulate([row for one in found for row in one["check"]], headers="keys", floatfmt=("", ".2f", ".1f", ".1f", "")))
     cpu = sum(one["cpu_seconds"] for one in found)
     print(f"this run: {time.perf_counter() - begin:.0f} s; all cells: {cpu:.0f} CPU s, {cpu / 120:.1f} minutes on 2 cores")
     if args.json:

@@ -40,6 +40,7 @@ def verdict(lines: Sequence[Line], at: float) -> str:
     for width in dict.fromkeys(line.width for line in lines):
         here = [line for line in lines if line.width == width]
         found = [*_about_bits(here, at), *_about_figures(here, at), *_left_out(here, at)]
+        found = found or ["There is no BAE beside other methods here: nobody wins or loses."]
         parts.append(f"At {width}, near FVU {at:g}:\n\n" + "\n".join(f"- {sentence}" for sentence in found))
     return "\n\n".join(parts)
 

@@ -10,7 +10,7 @@ def line(name, family, bits, *, fvu=0.1, dead=(0,), refined=None, stability=None
         Figures(fvu=fvu, loss=1.0, bits=bits, bits_fvu=fvu, cosine=0.9, dead=d, dense=1, act_more_than_8=5, l0=3.0)
         for d in dead
     ]
-    return Line(name, "x4", family, "", figures, torch.zeros(3).double(), stability, [3.0], (), (BitsAt(0.1, [bits], refined),))
+    return Line(name, "x4", family, "", figures, torch.zeros(3).double(), stability, [3.0], at=(BitsAt(0.1, [bits], refined),))
 
 
 def test_the_bae_loses_where_another_method_needs_fewer_bits_and_it_is_said_which():
@@ -39,3 +39,7 @@ def test_figures_at_another_fvu_are_not_beside_the_others():
     assert "dead features" not in text
     assert "No try of these came near this FVU" in text
     assert "standard (0.300)" in text
+
+
+def test_without_a_bae_nobody_wins():
+    assert "There is no BAE beside other methods here" in verdict([line("topk", "saelens", 60.0)], 0.1)
