@@ -1,5 +1,8 @@
 """Binary Autoencoders (arXiv 2509.20997) for TransformerLens and SAELens. Importing this registers "bae" with SAELens."""
 
+import importlib
+from typing import Any
+
 from sae_lens import register_sae_class, register_sae_training_class
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
@@ -13,8 +16,10 @@ from bae_lens.activations.stream import ModelActivations
 from bae_lens.activations.text import read_documents, split_documents, tokenize
 from bae_lens.analyze.entropy import entropy_estimates
 from bae_lens.intervene.attach import attach
+from bae_lens.intervene.effects import feature_effect
 from bae_lens.intervene.inspect import inspect
 from bae_lens.intervene.steer import steer
+from bae_lens.intervene.task_vector import task_vector
 from bae_lens.model.bae import BAE
 from bae_lens.model.binarize import SURROGATES, Surrogate
 from bae_lens.model.config import BAEConfig
@@ -33,6 +38,16 @@ if BAEConfig.architecture() not in SAE_CLASS_REGISTRY:  # SAELens refuses a seco
 if TrainingBAEConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
     register_sae_training_class(TrainingBAEConfig.architecture(), TrainingBAE, TrainingBAEConfig)
 
+STAGES = ("codec",)
+"""Folders that are imported when they are first asked for: what they need takes time to load."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in STAGES:
+        return importlib.import_module(f"bae_lens.{name}")
+    raise AttributeError(f"module 'bae_lens' has no attribute {name!r}")
+
+
 __all__ = [
     "BAE",
     "SURROGATES",
@@ -50,6 +65,7 @@ __all__ = [
     "attach",
     "distill_encoder",
     "entropy_estimates",
+    "feature_effect",
     "harvest",
     "harvest_to_disk",
     "inspect",
@@ -63,6 +79,7 @@ __all__ = [
     "save_activations",
     "split_documents",
     "steer",
+    "task_vector",
     "tokenize",
     "train",
 ]

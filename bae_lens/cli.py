@@ -4,7 +4,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bae_lens.commands import bench_codes, demo, export, harvest, synthetic, train
+from bae_lens.commands import (
+    bench_codes,
+    compare,
+    compress,
+    decompress,
+    demo,
+    entropy,
+    export,
+    harvest,
+    icl,
+    interpret,
+    more_bit,
+    rate_distortion,
+    steer,
+    synthetic,
+    taskvec,
+    train,
+    transcoder,
+    two_tokens,
+)
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -13,17 +32,49 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
   bae-lens harvest --hooks PATTERN --out acts/    a model's activations to disk, of any number of hook points
   bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
+  bae-lens entropy --activations DIR              entropy of hidden states by layer and position of the token (Fig. 3)
+  bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
+  bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
+  bae-lens rate-distortion --activations DIR      bits a token against FVU at a hook point, beside PCA and the Gaussian bound
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens steer --bae DIR --feature 412 ...      what a feature does to its tokens over strengths, and what it costs
+  bae-lens taskvec --bae DIR --task FILE          task vectors of features: accuracy against strength (Fig. 6)
+  bae-lens interpret --bae DIR                    names and scores for features: ComSem, by an LLM or by rules
+  bae-lens compress --help                        activations as a .baez file: a BAE's codes at their entropy
+  bae-lens decompress FILE --out DIR              and back
+  bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
+  bae-lens compare --activations acts/ --out DIR  a BAE beside SAELens' SAEs, tuned alike; or those that are there, as they are
+  bae-lens transcoder --help                      the paper's Transcoder, from an MLP's input to the next hidden state
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
 
-COMMANDS = (demo, harvest, train, synthetic, bench_codes, export)
+
+COMMANDS = (
+    demo,
+    harvest,
+    train,
+    entropy,
+    icl,
+    two_tokens,
+    rate_distortion,
+    interpret,
+    steer,
+    taskvec,
+    compare,
+    transcoder,
+    compress,
+    decompress,
+    more_bit,
+    synthetic,
+    bench_codes,
+    export,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for wrong input, 130 for Ctrl-C."""
+    """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND")

@@ -143,6 +143,7 @@ def straight(args: argparse.Namespace) -> Callable[[], int]:
 def memory_row(args: argparse.Namespace, tokens: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--model", args.model, "--text", str(args.text), "--hook", args.hook]
     done = subprocess.run([*command, "--peak", str(tokens)], check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

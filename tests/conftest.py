@@ -16,17 +16,11 @@ install_import_hook([module for module in CHECKED if not module.endswith("__init
 
 import pytest
 import torch
-from sae_lens import HookedSAETransformer
-from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+from embedded import D_MODEL, HOOK, MODEL_CLASSES
 from transformer_lens import HookedTransformer
-from transformer_lens.model_bridge import TransformerBridge
 
 import bae_lens
 from bae_lens.demo import demo_model_dir
-
-MODEL_CLASSES = (HookedTransformer, HookedSAETransformer, TransformerBridge, SAETransformerBridge)
-HOOK = "blocks.1.hook_resid_pre"
-D_MODEL = 128
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 torch.set_num_threads(1)

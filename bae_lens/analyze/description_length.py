@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor
 
-from bae_lens.analyze.statistics import code_batches, code_statistics, total_variation
+from bae_lens.analyze.statistics import CodeBatch, code_batches, code_statistics, statistics_of, total_variation
 from bae_lens.model.bae import BinaryCode
 from bae_lens.model.level_codes import code_bits, code_costs, level_counts
 
+BATCH = 4096
 MAX_LEVEL = 63
 STEPS = tuple(2.0 ** (j / 2) for j in range(7, -7, -1))
 """Quantiser steps to try, coarsest first, in units of the root mean squared error a dimension of the unquantised code."""
@@ -48,44 +49,60 @@ def code_length(
     held_out: Float[Tensor, "held_out_token d_in"],
     *,
     slack: float = 0.02,
+    target: Float[Tensor, "held_out_token d_out"] | None = None,
 ) -> CodeLength:
     """Held-out description length of a code, each symbol under its own marginal distribution on the training set.
 
     Args:
         slack: For SAEs with magnitudes, how much the quantiser may raise the FVU, relatively; its step is the coarsest that
             keeps to that.
+        target: What the held-out reconstructions are of, if not of the held-out vectors themselves (a transcoder's).
     """
+    if isinstance(sae, BinaryCode) and sae.is_nested:
+        return _level_length(sae, train, held_out)
     counts = code_statistics(sae, train)
     prior = smoothed(counts.frequency, counts.tokens)
-    stats = code_statistics(sae, held_out)
+    wanted = held_out if target is None else target
+    stats = statistics_of(code_batches(sae, held_out, target=target), wanted)
     which = cross_entropy_bits(stats.frequency, prior)
     if isinstance(sae, BinaryCode):
-        levels = _level_bits(sae, train, held_out) - which if sae.is_nested else 0.0
-        return CodeLength(which + levels, stats.fvu, which, levels)
+        return CodeLength(which, stats.fvu, which, 0.0)
     fired = _firing(sae, train), _firing(sae, held_out)
     norms = sae.W_dec.detach().float().norm(dim=1).cpu()
-    rmse = math.sqrt(stats.fvu * total_variation(held_out) / held_out.numel())
+    rmse = math.sqrt(stats.fvu * total_variation(wanted) / wanted.numel())
     magnitudes, fvu = math.inf, math.inf
     for step in STEPS:
         magnitudes, quantised = _coded_magnitudes(*fired, norms, step * rmse)
-        fvu = _fvu(sae, held_out, fired[1]._replace(activation=quantised))
+        fvu = _fvu(sae, wanted, fired[1]._replace(activation=quantised))
         if fvu <= (1 + slack) * stats.fvu:
             break
     magnitudes /= len(held_out)
     return CodeLength(which + magnitudes, fvu, which, magnitudes)
 
 
-def _level_bits(bae: BinaryCode, train: Tensor, held_out: Tensor) -> float:
-    """Held-out bits a token of nested levels, under the levels' frequencies on the training set."""
-    top = bae.top_level
-    counts = torch.stack([level_counts(levels, top) for levels in _levels(bae, train)]).sum(0)
+def _level_length(bae: BinaryCode, train: Tensor, held_out: Tensor) -> CodeLength:
+    """Length of nested levels under the levels' frequencies on the training set."""
+    counts = torch.stack([level_counts(levels, bae.top_level) for levels in _levels(bae, train)]).sum(0)
     costs = code_costs(counts)
-    return sum(code_bits(levels, costs).sum().item() for levels in _levels(bae, held_out)) / len(held_out)
+    prior = smoothed(1 - counts[:, 0].double() / len(train), len(train))
+    bits = 0.0
+
+    def batches() -> Iterator[CodeBatch]:
+        nonlocal bits
+        for x, levels in zip(held_out.split(BATCH), _levels(bae, held_out), strict=True):
+            bits += code_bits(levels, costs).sum().item()
+            features = levels.to(bae.device) * (bae.act_scale / bae.top_level)
+            with torch.no_grad():
+                yield CodeBatch(x.to(bae.device), features, features > 0, bae.decode(features.to(bae.dtype)))
+
+    stats = statistics_of(batches(), held_out)
+    bits, which = bits / len(held_out), cross_entropy_bits(stats.frequency, prior)
+    return CodeLength(bits, stats.fvu, which, bits - which)
 
 
 def _levels(bae: BinaryCode, vectors: Tensor) -> Iterator[Tensor]:
-    with torch.no_grad():
-        for x in vectors.split(4096):
+    for x in vectors.split(BATCH):
+        with torch.no_grad():
             yield bae.encode_levels(x.to(bae.device))[0].cpu().to(torch.int16)
 
 

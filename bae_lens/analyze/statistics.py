@@ -50,11 +50,12 @@ class CodeStatistics(NamedTuple):
 class CodeBatch(NamedTuple):
     """Vectors with their code."""
 
-    x: Float[Tensor, "batch d_in"]
+    x: Float[Tensor, "batch d_out"]
+    """What the reconstruction is of."""
     features: Float[Tensor, "batch d_sae"]
     on: Tensor
     """Bits of a BAE, firing of another SAE's or of nested features; bool."""
-    x_hat: Float[Tensor, "batch d_in"]
+    x_hat: Float[Tensor, "batch d_out"]
 
 
 def vector_batches(
@@ -75,17 +76,28 @@ def vector_batches(
 
 
 @torch.no_grad()
-def code_batches(sae: SAE[Any], vectors: Vectors, batch_size: int = 4096) -> Iterator[CodeBatch]:
-    """Vectors with their codes and reconstructions, batch by batch."""
+def code_batches(
+    sae: SAE[Any],
+    vectors: Vectors,
+    batch_size: int = 4096,
+    target: Float[Tensor, "token d_out"] | None = None,
+) -> Iterator[CodeBatch]:
+    """Vectors with their codes and reconstructions, batch by batch.
+
+    Args:
+        target: What the reconstructions are of, if not of the vectors themselves (a transcoder's); takes their place as `x`.
+    """
+    begin = 0
     for x in vector_batches(vectors, batch_size, sae.cfg.d_in):
-        x = x.to(sae.device)
+        wanted = (x if target is None else target[begin : begin + len(x)]).to(sae.device)
+        x, begin = x.to(sae.device), begin + len(x)
         if isinstance(sae, BinaryCode) and not sae.is_nested:
             bits = sae.bits(x)
             features = sae.bits_to_features(bits)
-            yield CodeBatch(x, features, bits > 0.5, sae.decode(features))
+            yield CodeBatch(wanted, features, bits > 0.5, sae.decode(features))
         else:
             features = sae.encode(x)
-            yield CodeBatch(x, features, features > 0, sae.decode(features))
+            yield CodeBatch(wanted, features, features > 0, sae.decode(features))
 
 
 def all_bits(sae: SAE[Any], batch: CodeBatch) -> Bool[Tensor, "batch bits"]:

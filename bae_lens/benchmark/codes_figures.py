@@ -1,6 +1,5 @@
 """Real-activation codes in a picture: bits a token against FVU, a panel a hook point."""
 
-import io
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from bae_lens.benchmark.codes_kinds import KINDS
 from bae_lens.benchmark.codes_rows import RowResult
 from bae_lens.benchmark.codes_table import Curve, group_curves
+from bae_lens.pictures import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 STYLES = {
     "nested": ("#882255", "o"),
@@ -39,7 +38,7 @@ def curves_figure(results: Sequence[RowResult]) -> bytes:
     """
     hooks = list(dict.fromkeys(result.row.hook for result in results))
     expansions = sorted({result.row.expansion for result in results if result.row.expansion is not None})
-    figure = _new_figure(5.2 * len(hooks) + 1.8, 5.2)
+    figure = new_figure(5.2 * len(hooks) + 1.8, 5.2)
     panels = figure.subplots(1, len(hooks), squeeze=False, sharex=True, sharey=True)[0]
     for axes, hook in zip(panels, hooks, strict=True):
         for curve, seeds in group_curves([result for result in results if result.row.hook == hook]).items():
@@ -51,7 +50,7 @@ def curves_figure(results: Sequence[RowResult]) -> bytes:
     _scale(panels[0], results)
     kinds = [kind for kind in KINDS if any(result.row.kind == kind for result in results)]
     figure.legend(handles=_handles(kinds, expansions), fontsize=8, loc="outside right upper", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_curve(axes: "Axes", curve: Curve, results: Sequence[RowResult], expansions: Sequence[float]) -> None:
@@ -103,15 +102,3 @@ def _handles(kinds: Sequence[str], expansions: Sequence[float]) -> list:
 
 def _line(expansion: float | None, expansions: Sequence[float]) -> LineStyle:
     return LINES[0] if expansion is None else LINES[list(expansions).index(expansion) % len(LINES)]
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", dpi=150)
-
-
-def _png(figure: "Figure") -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from bae_lens.compare import refined_baseline
-from bae_lens.compare.baselines import Baseline, batchtopk, check_baseline, jumprelu, standard, topk
+from bae_lens.compare.baselines import Baseline, batchtopk, check_baseline, jumprelu, sae_trainer, standard, topk
 from bae_lens.settings import as_json
 from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.recipes import rate_distortion, recommended
-from bae_lens.training.schedules import Schedule
 
 LEVELS = {"nested": 12, "binary": 1}
 """Of the kinds that are refined."""
@@ -126,12 +125,6 @@ def training_of(
     found = BaselineTraining(SAES[kind](point.k or point.weight), round(expansion * d_in), sae_trainer(**common))
     check_baseline(found.baseline, found.d_sae)
     return found
-
-
-def sae_trainer(steps: int, seed: int, device: str) -> TrainerConfig:
-    """How all of SAELens' SAEs are trained: at 5e-3 each of them needed fewer bits at equal FVU than at 2e-3."""
-    schedule = Schedule(shape="wsd", warm_up=min(200, steps // 5), decay=0.3)
-    return TrainerConfig(steps=steps, learning_rate=5e-3, learning_rate_schedule=schedule, seed=seed, device=device)
 
 
 def settings_of(kind: str, training: Training) -> dict[str, Any]:

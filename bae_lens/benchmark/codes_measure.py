@@ -10,18 +10,16 @@ from torch import Tensor
 
 from bae_lens.activations.text import Windows
 from bae_lens.analyze.description_length import CodeLength, code_length
-from bae_lens.analyze.fidelity import Baseline, fidelity_of
+from bae_lens.analyze.fidelity import Baseline
 from bae_lens.analyze.rate_distortion_bounds import gaussian_rate, pca_length, principal_axes
 from bae_lens.analyze.statistics import CodeStatistics, code_statistics
 from bae_lens.benchmark.codes_kinds import BaselineTraining, Point, Training
 from bae_lens.compare.baselines import train_baseline
+from bae_lens.compare.evaluate import COUNTED, Spliced, ce_recovered
 from bae_lens.compare.refined_baseline import fit_refined, refined_length
 from bae_lens.training.config import Recipe
 from bae_lens.training.normalization import fit_normalization
 from bae_lens.training.trainer import train
-
-COUNTED = 100_000
-"""Training vectors, the first ones, on which the frequencies are counted that held-out codes are priced by."""
 
 
 class HookData(NamedTuple):
@@ -104,18 +102,14 @@ def measure_refined(sae: SAE[Any], weight: float, data: HookData) -> Measured:
 
 
 def _measured(length: CodeLength, stats: CodeStatistics, reconstruct: Callable[[Tensor], Tensor], data: HookData) -> Measured:
-    def splice(x: Tensor) -> Tensor:
-        flat = x.flatten(2).flatten(0, 1).float()  # at a hook_z heads come apart
-        return reconstruct(flat).to(x).reshape(x.shape)
-
-    ce = fidelity_of(data.model, splice, data.windows, data.hook_name, data.losses)
+    from_zero, from_mean = ce_recovered(reconstruct, Spliced(data.model, data.hook_name, data.windows, data.losses))
     return Measured(
         fvu=length.fvu,
         bits=length.bits,
         which=length.which,
         magnitudes=length.magnitudes,
-        ce_from_zero=ce.recovered_from_zero,
-        ce_from_mean=ce.recovered_from_mean,
+        ce_from_zero=from_zero,
+        ce_from_mean=from_mean,
         l0=stats.l0,
         live=stats.live,
         dead=stats.dead,

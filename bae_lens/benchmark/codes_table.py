@@ -3,13 +3,14 @@
 import csv
 import io
 import itertools
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from bae_lens.analyze import curves
+from bae_lens.analyze.curves import mean_and_range
 from bae_lens.benchmark.codes_kinds import KINDS, Point
 from bae_lens.benchmark.codes_measure import Measured
 from bae_lens.benchmark.codes_rows import RowResult
@@ -62,22 +63,8 @@ def group_curves(results: Sequence[RowResult]) -> dict[Curve, dict[int | None, l
 
 
 def bits_at(results: Sequence[RowResult], fvu: float) -> float | None:
-    """Bits at which one seed's curve reaches an FVU, linear in log bits and log FVU between two points; None: outside."""
-    points = frontier([(result.measured.fvu, result.measured.bits) for result in results])
-    for (low, more), (high, fewer) in itertools.pairwise(points):
-        if low <= fvu <= high:
-            share = math.log(fvu / low) / math.log(high / low)
-            return math.exp((1 - share) * math.log(more) + share * math.log(fewer))
-    return None
-
-
-def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(FVU, bits) in order of FVU, without those that cost no less than one of lower FVU."""
-    found: list[tuple[float, float]] = []
-    for fvu, bits in sorted(points):
-        if not found or bits < found[-1][1]:
-            found.append((fvu, bits))
-    return found
+    """Bits at which one seed's curve reaches an FVU (see `analyze.curves`); None: outside."""
+    return curves.bits_at([(result.measured.fvu, result.measured.bits) for result in results], fvu)
 
 
 def reached(results: Sequence[RowResult], at: Sequence[float]) -> list[Reached]:
@@ -129,12 +116,6 @@ def csv_table(results: Sequence[RowResult]) -> str:
         place = [row.name, row.hook, row.expansion, row.kind, row.point.weight or None, row.point.k or None, row.seed]
         writer.writerow([*place, *result.measured, round(result.seconds, 2)])
     return file.getvalue()
-
-
-def mean_and_range(values: Sequence[float], form: str) -> str:
-    """ "mean [least, most]", or the one value that there is."""
-    mean = format(statistics.fmean(values), form)
-    return mean if len(values) == 1 else f"{mean} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def _place(curve: Curve) -> dict[str, str]:

@@ -1,16 +1,15 @@
 """The synthetic directional benchmark in pictures: Fig. 2 (entropy against r), Figs. 12 and 29-34 (loss against entropy)."""
 
-import io
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bae_lens.benchmark.synthetic import CellResult
 from bae_lens.benchmark.synthetic_table import group_seeds
+from bae_lens.pictures import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLORS = {True: "#1a7f4b", False: "#c0392b"}
 """Green with the entropy loss and red without, as in Fig. 2."""
@@ -29,7 +28,7 @@ def entropy_figure(results: Sequence[CellResult]) -> bytes:
     """
     recipes = list(dict.fromkeys(result.cell.recipe for result in results))
     expansions = sorted({result.cell.expansion for result in results})
-    figure = _new_figure(4.6 * len(recipes), 4.6)
+    figure = new_figure(4.6 * len(recipes), 4.6)
     panels = figure.subplots(1, len(recipes), squeeze=False, sharex=True, sharey=True)[0]
     for axes, recipe in zip(panels, recipes, strict=True):
         _draw_entropies(axes, [result for result in results if result.cell.recipe == recipe], expansions)
@@ -37,7 +36,7 @@ def entropy_figure(results: Sequence[CellResult]) -> bytes:
         axes.set_xlabel("rank r of the set")
     panels[0].set_ylabel("entropy H of the code, bits")
     _legend(panels[0], expansions, {result.cell.entropy for result in results})
-    return _png(figure)
+    return png(figure)
 
 
 def dynamics_figure(results: Sequence[CellResult]) -> bytes:
@@ -48,7 +47,7 @@ def dynamics_figure(results: Sequence[CellResult]) -> bytes:
     ranks = sorted({result.cell.r for result in results})
     columns = min(3 if len(ranks) <= 6 else 4, len(ranks))
     rows = -(-len(ranks) // columns)
-    figure = _new_figure(3.6 * columns, 3.1 * rows + 0.5)
+    figure = new_figure(3.6 * columns, 3.1 * rows + 0.5)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, r in zip(panels, ranks, strict=False):
         _draw_paths(axes, [result for result in results if result.cell.r == r], r)
@@ -60,7 +59,7 @@ def dynamics_figure(results: Sequence[CellResult]) -> bytes:
     shades = {True: "green: with the entropy loss", False: "red: without"}
     shown = ", ".join(text for on, text in shades.items() if on in {result.cell.entropy for result in results})
     figure.suptitle(f"{cell.recipe}, {cell.expansion:g}x; {shown}; light to dark: training", fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_entropies(axes: "Axes", results: Sequence[CellResult], expansions: Sequence[float]) -> None:
@@ -128,15 +127,3 @@ def _legend(axes: "Axes", expansions: Sequence[float], entropies: Iterable[bool]
 
 def _marker(expansion: float, expansions: Sequence[float]) -> str:
     return MARKERS[list(expansions).index(expansion) % len(MARKERS)]
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", dpi=150)
-
-
-def _png(figure: "Figure") -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()

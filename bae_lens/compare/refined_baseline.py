@@ -15,7 +15,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from bae_lens.analyze.description_length import CodeLength
-from bae_lens.analyze.statistics import CodeBatch, CodeStatistics, statistics_of
+from bae_lens.analyze.statistics import CodeBatch, CodeStatistics, statistics_of, total_variation
 from bae_lens.checks import check_activations
 from bae_lens.model.level_codes import code_bits
 from bae_lens.model.refine import LARGEST_GRAM
@@ -28,6 +28,8 @@ WEIGHTS = (0.7, 1.0, 1.4)
 TOP_LEVEL = 31
 TRIED = 8192
 """Training vectors that a choice is made on: half of them to count levels, the other half to weigh error and bits."""
+SEARCHED = 6
+"""Halvings of the range of weights that an FVU is looked for in, six powers of ten wide: to within a quarter."""
 BATCH = 4096
 
 
@@ -64,12 +66,15 @@ class RefinedLength(NamedTuple):
     length: CodeLength
 
 
-def fit_refined(sae: SAE[Any], train: Float[Tensor, "token d_in"], weight: float, counted: int = 100_000) -> RefinedCode:
+def fit_refined(
+    sae: SAE[Any], train: Float[Tensor, "token d_in"], weight: float, counted: int = 100_000, tried: int = TRIED
+) -> RefinedCode:
     """The best of the steps and refine weights by |x - x_hat|^2 + weight * bits, over vectors spread evenly over `train`.
 
     Args:
         weight: Squared error per bit, in the units of x.
         counted: Training vectors, the first ones, on which the levels of the chosen code are counted.
+        tried: Training vectors that the choice is made on: half of them to count levels, the other half to weigh.
 
     Raises:
         TypeError, ValueError: If the SAE's decoder is not linear, the vectors do not fit it, or the weight is not positive.
@@ -77,18 +82,16 @@ def fit_refined(sae: SAE[Any], train: Float[Tensor, "token d_in"], weight: float
     check_activations(train, sae.cfg.d_in)
     if not (weight > 0 and math.isfinite(weight)):
         raise ValueError(f"weight must be a positive number, got {weight}")
-    sample = train[torch.linspace(0, len(train) - 1, min(TRIED, len(train))).long()]
+    sample = train[torch.linspace(0, len(train) - 1, min(tried, len(train))).long()]
     to_count, to_weigh = sample[::2], sample[1::2]
-    norms = sae.W_dec.detach().float().norm(dim=1).clamp_min(1e-12)
-    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
-        norms = torch.ones_like(norms)
+    norms = row_norms(sae)
     best, least = None, math.inf
     for step, share in itertools.product(STEPS, WEIGHTS):
         steps = step * math.sqrt(12 * weight) / norms
-        tried = RefinedCode(sae, steps, fit_costs(sae, to_count, steps, TOP_LEVEL, share * weight), share * weight)
-        lagrangian = _lagrangian(tried, to_weigh, weight)
+        code = RefinedCode(sae, steps, fit_costs(sae, to_count, steps, TOP_LEVEL, share * weight), share * weight)
+        lagrangian = _lagrangian(code, to_weigh, weight)
         if lagrangian < least:
-            best, least = tried, lagrangian
+            best, least = code, lagrangian
     assert best is not None
     return best._replace(costs=fit_costs(sae, train[:counted], best.step, TOP_LEVEL, best.weight))
 
@@ -114,6 +117,44 @@ def refined_length(code: RefinedCode, held_out: Float[Tensor, "token d_in"]) -> 
     stats = statistics_of(batches(), held_out)
     bits, which = bits / stats.tokens, which / stats.tokens
     return RefinedLength(stats, CodeLength(bits, stats.fvu, which, bits - which))
+
+
+def row_norms(sae: SAE[Any]) -> Float[Tensor, " d_sae"]:
+    """What one unit of each feature's activation adds to a reconstruction, as a length."""
+    norms = sae.W_dec.detach().float().norm(dim=1).clamp_min(1e-12)
+    return torch.ones_like(norms) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else norms
+
+
+def refined_near(
+    sae: SAE[Any], train: Float[Tensor, "token d_in"], fvu: float, counted: int = 100_000, tried: int = TRIED
+) -> RefinedCode:
+    """Refined codes whose FVU on training vectors comes near to this one: `fit_refined` at the weight that was found for it.
+
+    Raises:
+        TypeError, ValueError: As `fit_refined`, or if the FVU is not over 0 and under 1.
+    """
+    check_activations(train, sae.cfg.d_in)
+    if not 0 < fvu < 1:
+        raise ValueError(f"codes are refined to an FVU over 0 and under 1, got {fvu}")
+    sample = train[torch.linspace(0, len(train) - 1, min(tried, len(train))).long()]
+    per_dimension = total_variation(sample) / sample.numel()
+    least, most = (math.log(share * per_dimension) for share in (1e-4, 1e2))
+    for _ in range(SEARCHED):  # FVU grows with the weight
+        middle = (least + most) / 2
+        if _quick_fvu(sae, sample, math.exp(middle)) < fvu:
+            least = middle
+        else:
+            most = middle
+    return fit_refined(sae, train, math.exp((least + most) / 2), counted, tried)
+
+
+def _quick_fvu(sae: SAE[Any], sample: Tensor, weight: float) -> float:
+    """FVU at a weight without a choice of step, on half of the sample."""
+    to_count, to_weigh = sample[::2], sample[1::2]
+    steps = math.sqrt(12 * weight) / row_norms(sae)
+    code = RefinedCode(sae, steps, fit_costs(sae, to_count, steps, TOP_LEVEL, weight), weight)
+    error = sum((batch.x - batch.x_hat).double().pow(2).sum().item() for batch in _coded(code, to_weigh))
+    return error / total_variation(to_weigh)
 
 
 def _coded(code: RefinedCode, vectors: Tensor) -> Iterator[CodeBatch]:

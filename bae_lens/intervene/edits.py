@@ -18,6 +18,8 @@ Positions = Any
 """Which tokens: "all", "last" (of the prompt), "generated" (every token after the prompt), or indices into the prompt."""
 
 POSITIONS = ("all", "last", "generated")
+LINEAR_DECODERS = ("none", "expected_average_only_in")
+"""Normalisations of activations under which a decoder row has one size in the residual stream."""
 
 
 class Operation(NamedTuple):

@@ -13,7 +13,15 @@ from transformer_lens.hook_points import HookPoint
 
 from bae_lens.activations.models import is_probing, layer_of
 from bae_lens.intervene.attach import STEERED, check_site, spliced_at
-from bae_lens.intervene.edits import OPERATIONS, Edit, FeatureEdit, Positions, parse_edit, parse_positions
+from bae_lens.intervene.edits import (
+    LINEAR_DECODERS,
+    OPERATIONS,
+    Edit,
+    FeatureEdit,
+    Positions,
+    parse_edit,
+    parse_positions,
+)
 from bae_lens.model.bae import BinaryCode
 
 GENERATORS = ("generate", "generate_stream", "hf_generate")
@@ -213,7 +221,7 @@ def steer(
         state.see(tensor)
 
     target, hook = (point, edit_residual) if features_of_splice is None else (features_of_splice, edit_features)
-    if target is point and sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
+    if target is point and sae.cfg.normalize_activations not in LINEAR_DECODERS:
         raise ValueError(
             f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size "
             "in the residual stream: attach it with use_error_term=True and steer inside that block"

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 
 import bae_lens
 from bae_lens.analyze.contexts import feature_contexts, spread_features

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 
 from bae_lens.analyze.fidelity import ablation_baseline, ce_loss, fidelity, fidelity_of
 

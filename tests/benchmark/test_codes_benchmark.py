@@ -15,12 +15,12 @@ from bae_lens.analyze.fidelity import ablation_baseline, fidelity
 from bae_lens.analyze.rate_distortion_bounds import gaussian_rate, pca_length, principal_axes
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.benchmark.codes_figures import STYLES
-from bae_lens.benchmark.codes_kinds import KINDS, sae_trainer
+from bae_lens.benchmark.codes_kinds import KINDS
 from bae_lens.benchmark.codes_measure import Measured
 from bae_lens.benchmark.codes_rows import CodesOptions, Row, RowResult
-from bae_lens.benchmark.codes_table import OUTSIDE, at_table, bits_at, frontier, points_table, reached
+from bae_lens.benchmark.codes_table import OUTSIDE, at_table, bits_at, points_table, reached
 from bae_lens.cli import main
-from bae_lens.compare.baselines import jumprelu, topk, train_baseline
+from bae_lens.compare.baselines import jumprelu, sae_trainer, topk, train_baseline
 from bae_lens.compare.refined_baseline import fit_refined, refined_length
 from bae_lens.demo import demo_model_dir
 from bae_lens.training.recipes import rate_distortion
@@ -321,10 +321,6 @@ def test_bits_at_an_fvu_are_on_the_line_between_neighbours_in_log_bits_and_log_f
     assert bits_at(curve, 0.049) is None
     assert bits_at(curve, 0.21) is None
     assert bits_at(curve[:1], 0.2) is None
-
-
-def test_a_point_that_costs_no_less_than_one_of_lower_fvu_is_left_out_of_the_curve():
-    assert frontier([(0.3, 5), (0.1, 40), (0.15, 41), (0.2, 40), (0.2, 10)]) == [(0.1, 40), (0.2, 10), (0.3, 5)]
 
 
 def test_the_tables_show_mean_and_range_and_what_is_outside():

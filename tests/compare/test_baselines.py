@@ -1,11 +1,18 @@
 import pytest
 import torch
-from sae_lens import JumpReLUSAE, StandardSAE, TopKSAE
+from sae_lens import GatedSAE, JumpReLUSAE, StandardSAE, TopKSAE
 
 import bae_lens
-from bae_lens.compare.baselines import Baseline, batchtopk, jumprelu, standard, topk, train_baseline
+from bae_lens.compare.baselines import Baseline, batchtopk, gated, jumprelu, matryoshka, standard, topk, train_baseline
 
-KINDS = [(standard(0.1), StandardSAE), (topk(6), TopKSAE), (batchtopk(6), JumpReLUSAE), (jumprelu(0.1), JumpReLUSAE)]
+KINDS = [
+    (standard(0.1), StandardSAE),
+    (topk(6), TopKSAE),
+    (batchtopk(6), JumpReLUSAE),
+    (jumprelu(0.1), JumpReLUSAE),
+    (gated(0.1), GatedSAE),
+    (matryoshka(6), JumpReLUSAE),
+]
 
 
 @pytest.mark.parametrize(("baseline", "kind"), KINDS)
@@ -25,7 +32,10 @@ def test_saelens_saes_learn_from_raw_activations_and_take_raw_activations(vector
         assert l0.max() > 6
 
 
-@pytest.mark.parametrize(("make", "weak", "strong"), [(jumprelu, 0.01, 10.0), (standard, 0.01, 3.0), (batchtopk, 12, 2)])
+@pytest.mark.parametrize(
+    ("make", "weak", "strong"),
+    [(jumprelu, 0.01, 10.0), (standard, 0.01, 3.0), (gated, 0.01, 3.0), (batchtopk, 12, 2), (matryoshka, 12, 2)],
+)
 def test_a_stronger_setting_is_sparser(vectors, make, weak, strong):
     trainer = bae_lens.TrainerConfig(steps=200, batch_size=64, learning_rate=2e-2)  # a threshold moves by at most that a step
     many, few = (
@@ -49,6 +59,8 @@ def test_training_a_baseline_twice_gives_the_same_weights(vectors):
         (topk(9), "k of topk must be from 1 to d_sae = 8, got 9"),
         (batchtopk(0.5), "k of batchtopk must be from 1 to d_sae = 8, got 0.5"),
         (jumprelu(-1.0), "l0_coefficient of jumprelu must be at least 0, got -1"),
+        (matryoshka(9), "k of matryoshka_batchtopk must be from 1 to d_sae = 8, got 9"),
+        (gated(-1.0), "l1_coefficient of gated must be at least 0, got -1"),
         (standard(float("nan")), "l1_coefficient of standard must be at least 0, got nan"),
     ],
 )
@@ -68,3 +80,20 @@ def test_activations_that_cannot_be_trained_on_are_refused(vectors):
         train_baseline(topk(2), vectors[:63], 8, trainer)
     with pytest.raises(ValueError, match="all equal"):
         train_baseline(topk(2), torch.ones(64, 8), 8, trainer)
+
+
+def test_a_matryoshka_sae_of_too_few_features_to_nest_is_refused(vectors):
+    with pytest.raises(ValueError, match="at least 8 features to nest, got d_sae = 4"):
+        train_baseline(matryoshka(2), vectors, 4, bae_lens.TrainerConfig(steps=1, batch_size=64))
+
+
+def test_the_narrowest_nest_of_a_matryoshka_sae_reconstructs_better_alone_than_a_batchtopk_saes_first_features(vectors):
+    trainer = bae_lens.TrainerConfig(steps=300, batch_size=64)
+
+    def error_of_first_features(baseline):
+        sae = train_baseline(baseline, vectors, 64, trainer)
+        features = sae.encode(vectors)
+        features[:, 8:] = 0
+        return (sae.decode(features) - vectors).pow(2).sum()
+
+    assert error_of_first_features(matryoshka(6)) < 0.8 * error_of_first_features(batchtopk(6))

@@ -11,7 +11,7 @@ import bae_lens
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.statistics import total_variation
 from bae_lens.compare.baselines import topk, train_baseline
-from bae_lens.compare.refined_baseline import STEPS, TOP_LEVEL, WEIGHTS, fit_refined, refined_length
+from bae_lens.compare.refined_baseline import STEPS, TOP_LEVEL, WEIGHTS, fit_refined, refined_length, refined_near
 from bae_lens.model.refine_sae import fit_costs, refine_sae
 
 
@@ -107,3 +107,17 @@ def test_vectors_that_do_not_fit_are_refused(sae, split):
         fit_refined(sae, torch.ones(5, 3), 0.5)
     with pytest.raises(ValueError, match="width 3 given"):
         refined_length(fit_refined(sae, split[0], 0.5), torch.ones(5, 3))
+
+
+def test_codes_refined_near_an_fvu_come_near_it_on_training_vectors(sae, split):
+    train, _ = split
+    reached = []
+    for fvu in (0.1, 0.3):
+        x_hat = refined_near(sae, train, fvu).reconstruct(train)
+        reached.append((x_hat - train).double().pow(2).sum().item() / total_variation(train))
+    assert reached == [pytest.approx(0.1, rel=0.4), pytest.approx(0.3, rel=0.4)]
+
+
+def test_an_fvu_that_no_code_can_be_refined_to_is_refused(sae, split):
+    with pytest.raises(ValueError, match="an FVU over 0 and under 1, got 1.5"):
+        refined_near(sae, split[0], 1.5)

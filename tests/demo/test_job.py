@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 from sae_lens import SAE
 
 import bae_lens

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import HOOK
 from datasets import Dataset
+from embedded import HOOK
 from local_hub import local_hub
 from sae_lens import (
     SAE,

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 from sae_lens import StandardSAE, StandardSAEConfig
 
 import bae_lens

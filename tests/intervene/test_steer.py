@@ -3,7 +3,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 from sae_lens import StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 
 import bae_lens

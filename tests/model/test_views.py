@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from conftest import HOOK
+from embedded import HOOK
 
 import bae_lens
 from bae_lens.model.views import describe_export, export_jumprelu, graded_view

@@ -1,0 +1,67 @@
+"""What `benchmarks/codec.py` measures: of a small BAE, against what can be counted by hand."""
+
+import pytest
+import torch
+
+from bae_lens.benchmark.codec_goals import damage, random_access, sizes, times
+from bae_lens.benchmark.codec_table import MODES, bae_rows, figure, number_rows, pca_rows, sae_rows, table, target_rows
+from bae_lens.compare.baselines import topk, train_baseline
+from bae_lens.training.config import TrainerConfig
+
+
+@pytest.fixture
+def data(vectors):
+    random = torch.Generator().manual_seed(0)
+    rows = vectors[torch.randint(len(vectors), (6000,), generator=random)]
+    rows = rows + 0.1 * torch.randn(rows.shape, generator=random)
+    return rows[:4000], rows[4000:]
+
+
+@pytest.fixture
+def bae(make_bae, data):
+    bae = make_bae()
+    bae.estimate_prior(data[0])
+    return bae
+
+
+def test_figures_of_size_are_those_of_files(bae, data, tmp_path):
+    found = {figure.what: figure for figure in sizes(bae, *data, tmp_path)}
+    on = bae.bits(data[0]).detach().double()
+    held_out = bae.bits(data[1]).detach().double()
+    p = (on.sum(0) + 0.5) / (len(on) + 1)
+    bits = -(held_out * p.log2() + (1 - held_out) * (1 - p).log2()).sum().item() / len(held_out)
+    assert found["cross-entropy of the prior, bits a vector"].value == pytest.approx(bits, rel=1e-6)
+    assert found["cross-entropy of the tree, bits a vector"].value < bits
+    assert all(f.is_met for what, f in found.items() if "blocks over" in what or what == "FVU with 8 bits of norm")
+
+
+def test_times_random_access_and_damage_are_measured(bae, data, tmp_path):
+    assert all(figure.value > 0 for figure in times(bae, *data, blocks=1))
+    *_, costliest = random_access(bae, data[1], tmp_path, vectors=9000, slices=3)
+    assert 0.4 < costliest.value <= 1.0  # the file has three blocks
+    (accepted,) = damage(bae, data[1], tmp_path, files=20)
+    assert accepted.value == 0
+
+
+def test_rows_of_the_table_have_their_bytes(bae, data, tmp_path):
+    fp16, int8, int4 = number_rows(*data)
+    assert (fp16.bytes, int8.bytes, int4.bytes) == (256, 128, 64)
+    assert fp16.fvu < int8.fvu < int4.fvu < 0.1
+    rows = list(bae_rows("BAE", bae, *data, tmp_path))
+    by_how = {row.how: row for row in rows}
+    assert set(by_how) == set(MODES)
+    assert by_how["code, tree"].bytes < by_how["index, packed"].bytes < by_how["index, 16 bits"].bytes
+    assert by_how["code, tree"].fvu == pytest.approx(by_how["index, 16 bits"].fvu, rel=1e-9)
+    assert by_how["index, packed, threshold -0.5"].bytes <= by_how["index, packed"].bytes
+    (residual,) = target_rows("BAE", bae, *data, tmp_path, [0.01])
+    assert residual.fvu <= 0.01
+    pca = list(pca_rows(*data))
+    assert [row.bytes for row in pca] == sorted((row.bytes for row in pca), reverse=True)
+    sae = train_baseline(topk(4), data[0], 64, TrainerConfig(steps=5, batch_size=64))
+    plain, refined = sae_rows("TopK SAE, k = 4", sae, *data, [1.0])
+    assert plain.bytes > 0
+    assert refined.bytes > 0
+    shown = table([fp16, *rows], 2000)
+    assert f"{rows[0].bytes + rows[0].model_bytes / 2000:.2f}" in shown
+    picture = figure({"one": [fp16, *rows, residual], "two": [*pca, plain, refined]})
+    assert picture.startswith(b"\x89PNG")

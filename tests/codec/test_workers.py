@@ -1,0 +1,24 @@
+"""Blocks through several processes."""
+
+import pytest
+import torch
+
+from bae_lens.codec import CodecSettings, compress
+
+
+def test_the_bytes_are_the_same_whatever_the_number_of_processes_and_threads(make_kind, acts, tmp_path):
+    bae, settings = make_kind("refined"), CodecSettings(block_vectors=30, norm_bits=8)
+    compress(bae, acts, tmp_path / "one.baez", settings, progress=False)
+    compress(bae, acts, tmp_path / "two.baez", settings, processes=2, progress=False)
+    torch.set_num_threads(2)
+    try:
+        compress(bae, acts, tmp_path / "threads.baez", settings, progress=False)
+    finally:
+        torch.set_num_threads(1)
+    assert (tmp_path / "two.baez").read_bytes() == (tmp_path / "one.baez").read_bytes()
+    assert (tmp_path / "threads.baez").read_bytes() == (tmp_path / "one.baez").read_bytes()
+
+
+def test_processes_are_at_least_one(make_kind, vectors, tmp_path):
+    with pytest.raises(ValueError, match="at least one process"):
+        compress(make_kind("plain"), vectors, tmp_path / "a.baez", processes=0, progress=False)
