@@ -6,7 +6,7 @@ training vectors is taken, so that an SAE is given what a BAE of the recipe `rat
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +128,10 @@ def row_norms(sae: SAE[Any]) -> Float[Tensor, " d_sae"]:
 def refined_near(
     sae: SAE[Any], train: Float[Tensor, "token d_in"], fvu: float, counted: int = 100_000, tried: int = TRIED
 ) -> RefinedCode:
-    """Refined codes whose FVU on training vectors comes near to this one: `fit_refined` at the weight that was found for it.
+    """Refined codes whose FVU comes near to this one.
+
+    The step is the one that `fit_refined` chooses at the weight that was found for this FVU; at that step, the weight is looked
+    for once more, as a choice by the Lagrangian moves the FVU.
 
     Raises:
         TypeError, ValueError: As `fit_refined`, or if the FVU is not over 0 and under 1.
@@ -137,22 +140,30 @@ def refined_near(
     if not 0 < fvu < 1:
         raise ValueError(f"codes are refined to an FVU over 0 and under 1, got {fvu}")
     sample = train[torch.linspace(0, len(train) - 1, min(tried, len(train))).long()]
+    norms = row_norms(sae)
+    weight = _weight_for(fvu, sample, lambda weight: _quick_fvu(sae, sample, weight, math.sqrt(12 * weight) / norms))
+    step = fit_refined(sae, train, weight, tried, tried).step
+    weight = _weight_for(fvu, sample, lambda weight: _quick_fvu(sae, sample, weight, step))
+    return RefinedCode(sae, step, fit_costs(sae, train[:counted], step, TOP_LEVEL, weight), weight)
+
+
+def _weight_for(fvu: float, sample: Tensor, fvu_at: Callable[[float], float]) -> float:
+    """The weight at which this FVU is reached, by halving: FVU grows with the weight."""
     per_dimension = total_variation(sample) / sample.numel()
     least, most = (math.log(share * per_dimension) for share in (1e-4, 1e2))
-    for _ in range(SEARCHED):  # FVU grows with the weight
+    for _ in range(SEARCHED):
         middle = (least + most) / 2
-        if _quick_fvu(sae, sample, math.exp(middle)) < fvu:
+        if fvu_at(math.exp(middle)) < fvu:
             least = middle
         else:
             most = middle
-    return fit_refined(sae, train, math.exp((least + most) / 2), counted, tried)
+    return math.exp((least + most) / 2)
 
 
-def _quick_fvu(sae: SAE[Any], sample: Tensor, weight: float) -> float:
-    """FVU at a weight without a choice of step, on half of the sample."""
+def _quick_fvu(sae: SAE[Any], sample: Tensor, weight: float, step: Tensor) -> float:
+    """FVU at a weight and step on half of the sample, the levels counted on the other half."""
     to_count, to_weigh = sample[::2], sample[1::2]
-    steps = math.sqrt(12 * weight) / row_norms(sae)
-    code = RefinedCode(sae, steps, fit_costs(sae, to_count, steps, TOP_LEVEL, weight), weight)
+    code = RefinedCode(sae, step, fit_costs(sae, to_count, step, TOP_LEVEL, weight), weight)
     error = sum((batch.x - batch.x_hat).double().pow(2).sum().item() for batch in _coded(code, to_weigh))
     return error / total_variation(to_weigh)
 

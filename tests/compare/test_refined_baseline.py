@@ -109,13 +109,12 @@ def test_vectors_that_do_not_fit_are_refused(sae, split):
         refined_length(fit_refined(sae, split[0], 0.5), torch.ones(5, 3))
 
 
-def test_codes_refined_near_an_fvu_come_near_it_on_training_vectors(sae, split):
+def test_codes_refined_near_an_fvu_come_near_it(sae, split):
     train, _ = split
-    reached = []
-    for fvu in (0.1, 0.3):
-        x_hat = refined_near(sae, train, fvu).reconstruct(train)
-        reached.append((x_hat - train).double().pow(2).sum().item() / total_variation(train))
-    assert reached == [pytest.approx(0.1, rel=0.4), pytest.approx(0.3, rel=0.4)]
+    x = train.repeat(4, 1) + 0.05 * torch.randn(4 * len(train), train.shape[1], generator=torch.Generator().manual_seed(0))
+    for fvu in (0.15, 0.3):
+        x_hat = refined_near(sae, x, fvu).reconstruct(x)
+        assert (x_hat - x).double().pow(2).sum().item() / total_variation(x) == pytest.approx(fvu, rel=0.25)
 
 
 def test_an_fvu_that_no_code_can_be_refined_to_is_refused(sae, split):
