@@ -36,16 +36,16 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
   bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
   bae-lens rate-distortion --activations DIR      bits a token against FVU at a hook point, beside PCA and the Gaussian bound
-  bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
-  bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens steer --bae DIR --feature 412 ...      what a feature does to its tokens over strengths, and what it costs
   bae-lens taskvec --bae DIR --task FILE          task vectors of features: accuracy against strength (Fig. 6)
   bae-lens interpret --bae DIR                    names and scores for features: ComSem, by an LLM or by rules
+  bae-lens compare --activations acts/ --out DIR  a BAE beside SAELens' SAEs, tuned alike; or those that are there, as they are
+  bae-lens transcoder --help                      the paper's Transcoder, from an MLP's input to the next hidden state
   bae-lens compress --help                        activations as a .baez file: a BAE's codes at their entropy
   bae-lens decompress FILE --out DIR              and back
   bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
-  bae-lens compare --activations acts/ --out DIR  a BAE beside SAELens' SAEs, tuned alike; or those that are there, as they are
-  bae-lens transcoder --help                      the paper's Transcoder, from an MLP's input to the next hidden state
+  bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
+  bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
