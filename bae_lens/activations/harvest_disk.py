@@ -118,13 +118,12 @@ class _Job:
 
     def run(self, progress: bool) -> Harvested:
         """Begins, or goes on, and ends."""
-        started, path = time.perf_counter(), self.directory.path
+        started = time.perf_counter()
         shards: list[Path] = []
         if self.directory.exists():
             self.directory.begin()
             if self.directory.is_finished() or self.directory.is_done(self.rank):
-                self.say(f"the harvest in {path} has ended already: nothing is done again")
-                return self._result(started)
+                return self._end_again(started)
             shards = self.directory.shards_of(self.rank)
         state = state_of(shards[-1] if shards else None)
         done = sum(int(read_record(shard)["vectors"]) for shard in shards)
@@ -136,11 +135,20 @@ class _Job:
         with tqdm(total=expected, initial=done, desc="harvest", unit="tok", unit_scale=True, disable=not progress) as bar:
             try:
                 self._write_all(self._steps(chain(first, rest), state), done, len(shards), bar)
+                self.directory.end(self.rank, self.dropped)
             except OSError as error:
                 if not is_full(error):
                     raise
                 raise self._disk_is_full(expected) from error
-        self.directory.end(self.rank, self.dropped)
+        return self._result(started)
+
+    def _end_again(self, started: float) -> Harvested:
+        """Of a share that is done; the manifest is written where an end that failed left it out."""
+        if not self.directory.is_finished():
+            self.directory.finish()
+        left = "nothing is done again" if self.directory.is_finished() else "other processes have not done their shares yet"
+        what = "harvest" if self.world_size == 1 else f"share of process {self.rank} of the harvest"
+        self.say(f"the {what} in {self.directory.path} has ended already: {left}")
         return self._result(started)
 
     def _first_pools(self, state: State, *, is_new: bool) -> tuple[list[Pool], Iterator[Pool]]:

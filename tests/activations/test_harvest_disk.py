@@ -13,6 +13,7 @@ import torch
 
 from bae_lens.activations import harvest_disk
 from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.harvest_directory import HarvestDirectory
 from bae_lens.activations.harvest_disk import harvest_to_disk
 from bae_lens.activations.hugging_face import load_hugging_face
 from bae_lens.activations.readers import reader_of
@@ -140,6 +141,38 @@ def test_an_interrupted_harvest_goes_on_after_its_last_whole_shard(harvest, monk
     assert not list(result.path.glob(".shard*"))
     again = harvest(seed=seed, tokens=900)
     assert again[:4] == result[:4]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_harvest_that_failed_while_ending_is_ended_by_the_same_command(harvest, monkeypatch, full):
+    def fail(self, records):
+        raise OSError(errno.ENOSPC if full else errno.EIO, "it failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HarvestDirectory, "_totals", fail)
+        message = r"is full: \d+ whole shards with [\d,]+ vectors stay" if full else "it failed"
+        with pytest.raises(OSError, match=message):
+            harvest()
+        with pytest.raises(OSError, match="it failed"):
+            harvest()
+    result, whole = harvest(), harvest("whole")
+    assert (result.finished, result.vectors, result.dropped) == (True, whole.vectors, whole.dropped)
+    assert same(result.path, whole.path)
+    assert (result.path / "manifest.json").read_bytes() == (whole.path / "manifest.json").read_bytes()
+
+
+def test_processes_that_find_no_vector_say_so_each_time(harvest, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for again in (False, True):
+        monkeypatch.setenv("RANK", "0")
+        if again:
+            with pytest.raises(ValueError, match="none of the documents gave a vector: 31 sequences were too short"):
+                harvest(positions=[200], context_size=256)
+        else:
+            assert not harvest(positions=[200], context_size=256).finished
+        monkeypatch.setenv("RANK", "1")
+        with pytest.raises(ValueError, match="none of the documents gave a vector: 31 sequences were too short"):
+            harvest(positions=[200], context_size=256)
 
 
 def test_an_unfinished_harvest_opens_only_when_that_is_asked_for(harvest):
