@@ -36,6 +36,18 @@ def test_a_pass_brings_every_vector_once_in_an_order_that_is_the_seeds_whatever_
     assert len(numbers(dataset.epoch(512))) == ROWS // 512 * 512
 
 
+@pytest.mark.parametrize("size", [624, 626, 1000, 1250, 1500, 2000, 5000])
+def test_a_minibatch_may_be_larger_than_what_is_in_memory_at_a_time(directory, size):
+    dataset = ActivationDataset(directory, memory=SMALL)
+    plan = plan_epoch(ROWS, WIDTH * 4, SMALL)
+    assert 600 < plan.block * plan.at_once <= 625
+    batches = list(dataset.epoch(size, seed=1))
+    assert [len(batch) for batch in batches] == [size] * (ROWS // size)
+    found = numbers(batches)
+    assert len(found.unique()) == len(found)
+    assert torch.equal(numbers(dataset.epoch(size, seed=1, start=size)), found[size:]) if len(batches) > 1 else True
+
+
 @pytest.mark.parametrize("memory", [SMALL, 2**20])
 @pytest.mark.parametrize("start", [0, 128, 1280, 4864])
 def test_a_pass_can_be_taken_up_where_it_was_left(directory, memory, start):
