@@ -129,7 +129,8 @@ class _Job:
         done = sum(int(read_record(shard)["vectors"]) for shard in shards)
         first, rest = self._first_pools(state, is_new=not shards)
         expected = self._expected(first) if self.share is None else self.share
-        self._announce(max(expected, done), done)
+        total = self.options.tokens or expected * self.world_size
+        self._announce(total)
         if not shards:
             self.directory.begin()
         with tqdm(total=expected, initial=done, desc="harvest", unit="tok", unit_scale=True, disable=not progress) as bar:
@@ -139,7 +140,7 @@ class _Job:
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise self._disk_is_full(expected) from error
+                raise self._disk_is_full(total) from error
         return self._result(started)
 
     def _end_again(self, started: float) -> Harvested:
@@ -189,19 +190,21 @@ class _Job:
             raise ValueError(f"{self.source.name} is streamed and does not say how long it is: say how many tokens are wanted")
         return round(vectors * max(1.0, total / self.world_size / max(seen, 1)))
 
-    def _announce(self, expected: int, done: int) -> None:
-        """Says what will be on disk, and refuses what the disk cannot hold."""
+    def _announce(self, expected: int) -> None:
+        """Says what will be on disk of all processes together, and refuses what the disk cannot hold."""
+        done = self._vectors_there()
+        expected = max(expected, done)
         shown = [f"{hook} ({width})" for hook, width in self.directory.widths.items()]
         named = ", ".join(shown if len(shown) <= 4 else [*shown[:2], f"... {shown[-1]}"])
         bos = "kept" if self.layout.keep_bos else "left out" if self.layout.prepend_bos else "not there"
         self.say(f"{len(shown)} hook points of a {self.reader.kind} model: {named}; {self.options.dtype}; BOS is {bos}")
         about = "at most" if self.share is not None else "about"
+        of_all = f" of all {self.world_size} processes" if self.world_size > 1 else ""
         path, needed = self.directory.path, (expected - done) * self.vector_bytes
         free = shutil.disk_usage(_existing(path)).free
-        self.say(
-            f"{about} {expected:,} vectors a hook point: {size_of(expected * self.vector_bytes)} on disk, {size_of(free)} free"
-            + (f"; {done:,} are there already" if done else "")
-        )
+        there = f"; {done:,} are there already" if done else ""
+        size = f"{size_of(expected * self.vector_bytes)} on disk, {size_of(free)} free"
+        self.say(f"{about} {expected:,} vectors a hook point{of_all}: {size}{there}")
         if needed > free:
             raise OSError(
                 errno.ENOSPC,
@@ -248,10 +251,13 @@ class _Job:
         if writer.vectors:
             writer.write(self.directory.next_shard(self.rank, number), state._asdict())
 
+    def _vectors_there(self) -> int:
+        """Of all processes."""
+        return sum(int(record["vectors"]) for record in self.directory.records())
+
     def _disk_is_full(self, expected: int) -> OSError:
-        shards = self.directory.shards_of(self.rank)
-        done = sum(int(read_record(shard)["vectors"]) for shard in shards)
-        needed, free = (expected - done) * self.vector_bytes, shutil.disk_usage(self.directory.path).free
+        shards, done = self.directory.records(), self._vectors_there()
+        needed, free = max(0, expected - done) * self.vector_bytes, shutil.disk_usage(self.directory.path).free
         return OSError(
             errno.ENOSPC,
             f"the disk of {self.directory.path} is full: {len(shards)} whole shards with {done:,} vectors stay; the rest needs "

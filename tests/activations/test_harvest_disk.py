@@ -259,6 +259,19 @@ def test_the_size_on_disk_is_said_first_and_refused_where_the_disk_cannot_hold_i
     assert not (tmp_path / "huge").exists()
 
 
+@pytest.mark.parametrize("rank", [0, 7])
+def test_what_is_needed_on_disk_is_that_of_all_processes(harvest, monkeypatch, tmp_path, rank):
+    vector = 2 * 128 * 4 + 16
+    tokens = 2 * shutil.disk_usage(tmp_path).free // vector  # each of eight processes alone would have room
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", str(rank))
+    said = []
+    with pytest.raises(OSError, match=r"cannot hold this harvest: .* are needed, .* are missing"):
+        harvest(tokens=tokens, say=said.append)
+    assert f"at most {tokens:,} vectors a hook point of all 8 processes: " in said[1]
+    assert not (tmp_path / "acts").exists()
+
+
 DISK_SCRIPT = """
 import shutil, sys
 from pathlib import Path
