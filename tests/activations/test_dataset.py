@@ -194,7 +194,7 @@ def test_a_manifest_that_points_outside_its_directory_is_refused(copied, name, o
     shard = manifest["shards"][0]
     (shard["files"][HOOKS[0]] if of == "files" else shard["places"])["file"] = name
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="names a shard outside it"):
+    with pytest.raises(ValueError, match="names a file outside it"):
         ActivationDataset(copied, HOOKS[0])
 
 
@@ -204,6 +204,24 @@ def test_a_manifest_whose_shards_lack_a_hook_point_is_refused(copied):
     (copied / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="shard 1 has other hook points"):
         ActivationDataset(copied, HOOKS[0])
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd"])
+@pytest.mark.parametrize("of", ["files", "places"])
+def test_records_of_an_unfinished_harvest_are_checked_as_a_manifest_is(copied, name, of):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"finished": False, "shards": []}))
+    shutil.copy(copied / "shard-000-00000" / f"{HOOKS[0]}.safetensors", copied.parent / "outside.safetensors")
+    file = copied / "shard-000-00000" / "shard.json"
+    record = json.loads(file.read_text())
+    (record["files"][HOOKS[0]] if of == "files" else record["places"])["file"] = name
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="shard 0 of .* names a file outside it"):
+        ActivationDataset(copied, HOOKS[0], unfinished=True)
+    del record["files"][HOOKS[0]]
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="shard 0 has other hook points"):
+        ActivationDataset(copied, HOOKS[0], unfinished=True)
 
 
 @pytest.fixture(scope="module")
