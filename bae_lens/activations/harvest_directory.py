@@ -26,6 +26,8 @@ class State(NamedTuple):
     """Number of a batch in the pool that begins with the next document."""
     vectors: int = 0
     """Vectors of that batch that are in shards already."""
+    before: int = 0
+    """Vectors of the pools before."""
     dropped: dict[str, int] = {}  # noqa: RUF012 (never changed in place)
     """What the pools before left out."""
 

@@ -159,7 +159,8 @@ class _Job:
             ValueError: If none does.
         """
         documents = numbered_documents(self.source, seed=self.options.seed, rank=self.rank, world_size=self.world_size)
-        rest = pools(islice(documents, state.documents, None), self.tokenizer, self.layout)
+        limit = None if self.share is None else self.share - state.before
+        rest = pools(islice(documents, state.documents, None), self.tokenizer, self.layout, limit)
         first: list[Pool] = []
         for pool in rest:
             first.append(pool)
@@ -176,19 +177,16 @@ class _Job:
         return first, rest
 
     def _expected(self, first: list[Pool]) -> int:
-        """Vectors of all the text, estimated from its beginning.
+        """Vectors of this process's share of all the text, estimated from its beginning.
 
         Raises:
             ValueError: If the text does not say how long it is.
         """
         vectors = sum(int(batch.keep.sum()) for pool in first for batch in pool.batches)
-        if self.source.size is not None:
-            total, seen = self.source.size, sum(pool.size for pool in first)
-        elif self.source.documents is not None:
-            total, seen = self.source.documents, sum(pool.documents for pool in first)
-        else:
+        seen = self.world_size * sum(pool.documents for pool in first)
+        if (whole := self.source.times_as_long(seen)) is None:
             raise ValueError(f"{self.source.name} is streamed and does not say how long it is: say how many tokens are wanted")
-        return round(vectors * max(1.0, total / self.world_size / max(seen, 1)))
+        return round(vectors * whole)
 
     def _announce(self, expected: int) -> None:
         """Says what will be on disk of all processes together, and refuses what the disk cannot hold."""
@@ -214,15 +212,16 @@ class _Job:
 
     def _steps(self, work: Iterator[Pool], state: State) -> Iterator["_Step"]:
         """Batch after batch, from where the harvest stood."""
-        documents, before = state.documents, Counter(state.dropped)
+        documents, before, dropped = state.documents, state.before, Counter(state.dropped)
         batch_begin, vectors = state.batch, state.vectors
         for pool in work:
-            self.dropped = before + pool.dropped
+            self.dropped = dropped + pool.dropped
             for number, batch in enumerate(pool.batches[batch_begin:], batch_begin):
-                yield _Step(batch, State(documents, number, vectors, dict(before)))
+                yield _Step(batch, State(documents, number, vectors, before, dict(dropped)))
                 vectors = 0
             batch_begin = vectors = 0
-            documents, before = documents + pool.documents, self.dropped
+            documents, dropped = documents + pool.documents, self.dropped
+            before += sum(int(batch.keep.sum()) for batch in pool.batches)
 
     def _write_all(self, steps: Iterator["_Step"], total: int, number: int, bar: Any) -> None:
         """Fills shards and writes them.

@@ -93,9 +93,8 @@ class ModelActivations:
         """The vectors of batch after batch, fp32, on the CPU, not mixed."""
         total = 0
         documents = (d for d in numbered_documents(self.source) if self._is_mine(d))
-        for pool in pools(documents, self.tokenizer, self.layout):
-            order = torch.randperm(len(pool.batches), generator=torch.Generator().manual_seed(self.seed + total)).tolist()
-            for batch in (pool.batches[number] for number in order):  # they are sorted by length
+        for pool in pools(documents, self.tokenizer, self.layout, self.tokens):
+            for batch in pool.batches:
                 vectors = self.reader.read(batch.tokens, batch.keep, [self.hook_name])[self.hook_name].float().cpu()
                 yield vectors if self.tokens is None else vectors[: self.tokens - total]
                 total += len(vectors)

@@ -38,7 +38,7 @@ def harvest(hugging_face, tmp_path):
 
 
 def in_order(dataset):
-    """All vectors by document, then place; the second half of a document follows its first."""
+    """All vectors by document, then place; those of a second half of a document lie between those of its first."""
     key = dataset.documents * 10**6 + dataset.positions
     return dataset.tensor()[key.argsort(stable=True)]
 
@@ -110,6 +110,14 @@ def test_chosen_positions_and_the_last_token_are_views_of_all(harvest):
     assert last.documents.sort().values.tolist() == list(range(31))
     ends = torch.stack([everything.tensor()[(everything.documents == n).nonzero().flatten()[-1]] for n in range(31)])
     torch.testing.assert_close(in_order(last), ends, atol=1e-4, rtol=1e-4)
+
+
+def test_a_number_of_tokens_is_not_of_the_shortest_documents(harvest):
+    text = [TEXT[4] * 3 if n % 3 == 0 else "Return it." for n in range(200)]
+    whole = ActivationDataset(harvest("whole", text, hooks=HOOKS[:1], context_size=256).path)
+    some = ActivationDataset(harvest("some", text, hooks=HOOKS[:1], context_size=256, tokens=len(whole) // 4).path)
+    assert some.positions.double().mean().item() == pytest.approx(whole.positions.double().mean().item(), rel=0.1)
+    assert some.documents.max() < 60
 
 
 class Stop(Exception):
@@ -329,14 +337,16 @@ from bae_lens.activations.harvest_disk import harvest_to_disk
 from bae_lens.activations.hugging_face import load_hugging_face
 from bae_lens.demo import demo_model_dir
 model = load_hugging_face(demo_model_dir())
-options = {{"context_size": 32, "batch_tokens": 256, "shard_bytes": 100_000, "progress": False}}
+options = {{"context_size": 128, "batch_tokens": 256, "shard_bytes": 100_000, "progress": False}}
 harvest_to_disk(model, TEXT, hooks=HOOKS, out={str(tmp_path / "shared")!r}, **options)
 """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environments = [{**os.environ, "PYTHONPATH": path, "RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
     running = [subprocess.Popen([sys.executable, "-c", script], env=environment) for environment in environments]
     assert [process.wait() for process in running] == [0, 0]
-    alone, shared = (ActivationDataset(tmp_path / name, HOOKS[1]) for name in (harvest("alone").path.name, "shared"))
+    alone, shared = (
+        ActivationDataset(tmp_path / name, HOOKS[1]) for name in (harvest("alone", context_size=128).path.name, "shared")
+    )
     shared.verify()
     assert {shard["places"]["file"][:9] for shard in json.loads((shared.path / "manifest.json").read_text())["shards"]} == {
         "shard-000",
