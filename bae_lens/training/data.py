@@ -217,8 +217,8 @@ class OnDisk(Shuffled):
         """
         if state.get("plan") != self._plan():
             raise ValueError(
-                f"this run reads {self.dataset.path} with memory={state.get('memory')} bytes, on which the order of the vectors "
-                f"depends, and is taken up with memory={self.dataset.memory}: give it the same memory again, or another directory"
+                f"this run reads {self.dataset.path} with memory={state.get('memory')} bytes, and the order of the vectors "
+                f"depends on it; now memory={self.dataset.memory}: give it the same memory again, or another directory"
             )
         super().load_state(state)
 

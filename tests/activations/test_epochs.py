@@ -148,7 +148,7 @@ def test_a_run_is_not_taken_up_with_a_memory_that_gives_another_order(tmp_path):
     for _ in range(5):
         one.next_batch()
     state = json.loads(json.dumps(one.state()))
-    with pytest.raises(ValueError, match=r"with memory=65536 bytes, .* taken up with memory=1073741824: give it the same"):
+    with pytest.raises(ValueError, match=r"with memory=65536 bytes, .* now memory=1073741824: give it the same"):
         source(2**30).load_state(state)
     again = source(64 * 1024)
     again.load_state(state)
