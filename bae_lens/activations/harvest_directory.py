@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from bae_lens.activations.manifest import FORMAT, MANIFEST, SHARD_RECORD, read_record
+from bae_lens.activations.sequences import describe_dropped
 from bae_lens.activations.shard_writer import SQUARES, SUM
 from bae_lens.files import check_output_directory, check_writable, write_json
 from bae_lens.settings import as_json, differences
@@ -199,18 +200,3 @@ def state_of(shard: Path | None) -> State:
         return State(**record["state"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{shard / SHARD_RECORD} does not say where the harvest stood: remove {shard}") from error
-
-
-def describe_dropped(dropped: Mapping[str, int]) -> str:
-    """What was left out, in words.
-
-    >>> describe_dropped({"too_short": 3, "too_long": 0})
-    '3 sequences were too short'
-    """
-    words = {
-        "too_short": "sequences were too short",
-        "too_long": "documents were longer than the context",
-        "empty": "documents had no token",
-    }
-    said = [f"{dropped[name]} {what}" for name, what in words.items() if dropped.get(name)]
-    return ", ".join(said) or "nothing"

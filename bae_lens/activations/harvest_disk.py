@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from bae_lens.activations.harvest_directory import HarvestDirectory, State, describe_dropped, state_of
+from bae_lens.activations.harvest_directory import HarvestDirectory, State, state_of
 from bae_lens.activations.harvest_options import DTYPES, HarvestOptions, harvest_settings, harvest_versions
 from bae_lens.activations.manifest import MANIFEST, read_record
 from bae_lens.activations.readers import Reader, expand_hooks, hook_widths, reader_of
-from bae_lens.activations.sequences import Layout, Pool, TokenBatch, pools
+from bae_lens.activations.sequences import Layout, Pool, TokenBatch, none_long_enough, pools
 from bae_lens.activations.shard_writer import ShardWriter, is_full, vector_bytes
 from bae_lens.activations.shards import Places
 from bae_lens.activations.sources import TextSource, numbered_documents, text_source
@@ -167,13 +167,7 @@ class _Job:
             if pool.batches:
                 return first, rest
         if is_new and self.world_size == 1:
-            count, longest = sum(pool.documents for pool in first), max((pool.longest for pool in first), default=0)
-            dropped = describe_dropped(sum((pool.dropped for pool in first), Counter()))
-            raise ValueError(
-                f"no sequence of {self.source.name} is long enough: of {count} documents, {dropped}; {self.layout.min_tokens} "
-                f"tokens besides BOS are needed, and the longest document has {longest}: give longer text, lower positions, "
-                "or a lower min_tokens"
-            )
+            raise none_long_enough(self.source.name, first, self.layout)
         return first, rest
 
     def _expected(self, first: list[Pool]) -> int:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -248,3 +248,34 @@ def _batch(sequences: list[_Sequence], bos: int, layout: Layout) -> TokenBatch:
     if not layout.keep_bos:
         keep &= tokens != bos if layout.layout == "packed" else np.arange(lengths.max()) >= int(layout.prepend_bos)
     return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(documents), torch.from_numpy(keep))
+
+
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """What was left out, in words.
+
+    >>> describe_dropped({"too_short": 3, "too_long": 0})
+    '3 sequences were too short'
+    """
+    words = {
+        "too_short": "sequences were too short",
+        "too_long": "documents were longer than the context",
+        "empty": "documents had no token",
+    }
+    said = [f"{dropped[name]} {what}" for name, what in words.items() if dropped.get(name)]
+    return ", ".join(said) or "nothing"
+
+
+def none_long_enough(name: str, without: Sequence[Pool], layout: Layout) -> ValueError:
+    """Why a text gives no vector, in words.
+
+    Args:
+        name: Of the text.
+        without: Its pools, none of which has a batch.
+    """
+    documents, longest = sum(pool.documents for pool in without), max((pool.longest for pool in without), default=0)
+    dropped: Counter[str] = sum((pool.dropped for pool in without), Counter())
+    return ValueError(
+        f"no sequence of {name} is long enough: of {documents} documents, {describe_dropped(dropped)}; {layout.min_tokens} "
+        f"tokens besides BOS are needed, and the longest document has {longest}: give longer text, lower positions, "
+        "or a lower min_tokens"
+    )

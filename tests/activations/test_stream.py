@@ -54,3 +54,17 @@ def test_what_cannot_be_streamed_is_refused(model):
         ModelActivations(model, TEXT, HOOK, side="test")
     with pytest.raises(ValueError, match="one hook point"):
         ModelActivations(model, TEXT, "blocks.*.hook_resid_pre")
+    with pytest.raises(ValueError, match="dtype, shard_bytes says how vectors are stored"):
+        ModelActivations(model, TEXT, HOOK, dtype="bf16", shard_bytes=10)
+    for share, side in ((1.0, "train"), (-0.1, "train"), (0.0, "held_out"), (15, "held_out")):
+        with pytest.raises(ValueError, match="must be over 0 and under 1"):
+            ModelActivations(model, TEXT, HOOK, held_out=share, side=side)
+
+
+def test_text_without_a_vector_says_what_was_left_out_and_why(model):
+    short = ModelActivations(model, ["Return a list."] * 200, HOOK, positions=[100])
+    for chunks in (short, short.in_order()):
+        with pytest.raises(ValueError, match=r"no sequence of .* of 200 documents, 200 sequences were too short; 100 tokens"):
+            list(chunks)
+    with pytest.raises(ValueError, match=r"no document of .* is held out with held_out=0.01: it has too few documents"):
+        list(ModelActivations(model, TEXT[:3], HOOK, held_out=0.01, side="held_out"))
