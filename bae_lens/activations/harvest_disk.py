@@ -1,7 +1,8 @@
 """Runs a model over text once, and writes what passes its hook points to disk in shards (sections 4.2, A.2 and A.4).
 
-One forward pass serves all hook points, and ends after the last. In memory is a shard and a batch, however long the text. A
-harvest that was interrupted goes on after its last whole shard; several processes (torchrun) share the documents between them.
+One forward pass serves all hook points, and ends after the last. In memory are a shard and the tokens of a pool of batches,
+however long the text. A harvest that was interrupted goes on after its last whole shard; several processes (torchrun) share the
+documents between them.
 """
 
 import errno

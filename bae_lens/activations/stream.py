@@ -21,8 +21,8 @@ MIXED = 2**28
 class ModelActivations:
     """The vectors at one hook point over a text, made when they are asked for; `bae_lens.train` takes it.
 
-    They come mixed: a buffer is filled, and half of it leaves in a random order before it is filled again. Begun again, the
-    same vectors come in the same order.
+    They come mixed: a buffer is filled, and half of it leaves in a random order before it is filled again. Its memory is
+    used again; what leaves is a copy. Begun again, the same vectors come in the same order.
 
     Attributes:
         hook_name: The hook point.
@@ -83,17 +83,22 @@ class ModelActivations:
 
     def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
         generator = torch.Generator().manual_seed(self.seed)
-        held: list[Tensor] = []
-        count = 0
+        buffer = torch.empty(self.mixed, self.d_in)
+        free = torch.arange(self.mixed)
+        half = -(-self.mixed // 2)
         for vectors in self.in_order():
-            held.append(vectors)
-            count += len(vectors)
-            if count >= self.mixed:
-                together = torch.cat(held)[torch.randperm(count, generator=generator)]
-                yield together[: count // 2].clone()
-                held, count = [together[count // 2 :].clone()], count - count // 2
-        if count:
-            yield torch.cat(held)[torch.randperm(count, generator=generator)]
+            while len(vectors):
+                part, vectors = vectors[: len(free)], vectors[len(free) :]
+                buffer[free[: len(part)]] = part
+                free = free[len(part) :]
+                if not len(free):
+                    free = torch.randperm(self.mixed, generator=generator)[:half]
+                    yield buffer[free]
+        is_left = torch.ones(self.mixed, dtype=torch.bool)
+        is_left[free] = False
+        left = is_left.nonzero().squeeze(1)
+        for part in left[torch.randperm(len(left), generator=generator)].split(half):
+            yield buffer[part]
 
     def in_order(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
         """The vectors of batch after batch, fp32, on the CPU, not mixed.
