@@ -167,7 +167,7 @@ def _vectors(ids: Sequence[list[int]], layout: Layout) -> int:
     lengths = [len(row) for row in ids if len(row) >= layout.min_tokens]
     if layout.positions == "last":
         return sum(length <= room for length in lengths)
-    if layout.positions == "all":
+    if isinstance(layout.positions, str):
         return sum(length - (length % room if length % room < layout.min_tokens else 0) for length in lengths)
     return sum(place < length + layout.prepend_bos for length in lengths for place in layout.positions)
 
