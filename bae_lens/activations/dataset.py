@@ -96,8 +96,18 @@ class ActivationDataset:
         return self.places.tokens
 
     def rows(self, index: Int[Tensor, " batch"]) -> Float[Tensor, "batch d_in"]:
-        """The vectors at these places, in their order, as they are stored."""
+        """The vectors at these places, in their order, as they are stored.
+
+        Raises:
+            IndexError: If there is no such place.
+        """
+        self._check_index(index)
         return self._store.rows(index if self._index is None else self._index[index])
+
+    def _check_index(self, index: Tensor) -> None:
+        first, last = (int(index.min()), int(index.max())) if len(index) else (0, 0)
+        if first < 0 or last >= len(self):
+            raise IndexError(f"{self.path} has vectors 0 to {len(self) - 1}; asked for were {first} to {last}")
 
     def read(self, begin: int, end: int) -> Float[Tensor, "chunk d_in"]:
         """Neighbouring vectors, the rest of whose shards does not stay in memory."""
@@ -167,9 +177,11 @@ class ActivationDataset:
 
         Raises:
             ValueError: If there are none.
+            IndexError: If there is no such place.
         """
         if not len(index):
             raise ValueError(f"no vector of {self.path} is left")
+        self._check_index(index)
         view = copy.copy(self)
         view._index = index if self._index is None else self._index[index]
         return view

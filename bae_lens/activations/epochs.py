@@ -91,10 +91,10 @@ def epoch(
             yield held
             held = held[:0]
         for part in lot.order[begin:].split(batch_size):
-            if len(part) < batch_size:
+            if len(part) == batch_size:
+                yield lot.vectors[part]
+            elif len(part):  # a lot that went into `held` as a whole leaves one empty part
                 held = lot.vectors[part]
-                break
-            yield lot.vectors[part]
         del lot  # before the lot after the next is asked for
 
 

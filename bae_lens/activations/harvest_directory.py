@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from bae_lens.activations.manifest import FORMAT, MANIFEST, SHARD_RECORD, read_record
+from bae_lens.activations.sequences import describe_dropped
 from bae_lens.activations.shard_writer import SQUARES, SUM
 from bae_lens.files import check_output_directory, check_writable, write_json
 from bae_lens.settings import as_json, differences
@@ -26,6 +27,8 @@ class State(NamedTuple):
     """Number of a batch in the pool that begins with the next document."""
     vectors: int = 0
     """Vectors of that batch that are in shards already."""
+    before: int = 0
+    """Vectors of the pools before."""
     dropped: dict[str, int] = {}  # noqa: RUF012 (never changed in place)
     """What the pools before left out."""
 
@@ -107,21 +110,36 @@ class HarvestDirectory(NamedTuple):
         """Where one process's shard of this number goes."""
         return self.path / f"shard-{rank:03d}-{number:05d}"
 
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the whole shards of all processes, in order.
+
+        Raises:
+            ValueError: If one is not whole.
+        """
+        return [read_record(record.parent) for record in sorted(self.path.glob(f"shard-*/{SHARD_RECORD}"))]
+
     def end(self, rank: int, dropped: Mapping[str, int]) -> None:
-        """Writes down that one process has done its share; the last one to do so writes the manifest.
+        """Writes down that one process has done its share, and finishes where it is the last.
 
         Raises:
             ValueError: If there is no vector of any process.
         """
         write_json(self._done(rank), {"dropped": dict(dropped)})
-        world_size = self.settings["world_size"]
-        if not all(self._done(other).is_file() for other in range(world_size)):
+        self.finish()
+
+    def finish(self) -> None:
+        """Writes the whole manifest, once all processes have done their shares; done again, it writes the same one.
+
+        Raises:
+            ValueError: If there is no vector of any process.
+        """
+        shares = [self._done(rank) for rank in range(self.settings["world_size"])]
+        if not all(share.is_file() for share in shares):
             return
         total: Counter[str] = Counter()
-        for other in range(world_size):
-            total.update(json.loads(self._done(other).read_text(encoding="utf-8"))["dropped"])
-        directories = sorted(record.parent for record in self.path.glob(f"shard-*/{SHARD_RECORD}"))
-        records = [read_record(directory) for directory in directories]
+        for share in shares:
+            total.update(json.loads(share.read_text(encoding="utf-8"))["dropped"])
+        records = self.records()
         vectors = sum(record["vectors"] for record in records)
         if not vectors:
             raise ValueError(f"none of the documents gave a vector: {describe_dropped(total)}")
@@ -182,18 +200,3 @@ def state_of(shard: Path | None) -> State:
         return State(**record["state"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{shard / SHARD_RECORD} does not say where the harvest stood: remove {shard}") from error
-
-
-def describe_dropped(dropped: Mapping[str, int]) -> str:
-    """What was left out, in words.
-
-    >>> describe_dropped({"too_short": 3, "too_long": 0})
-    '3 sequences were too short'
-    """
-    words = {
-        "too_short": "sequences were too short",
-        "too_long": "documents were longer than the context",
-        "empty": "documents had no token",
-    }
-    said = [f"{dropped[name]} {what}" for name, what in words.items() if dropped.get(name)]
-    return ", ".join(said) or "nothing"

@@ -1,7 +1,8 @@
 """Runs a model over text once, and writes what passes its hook points to disk in shards (sections 4.2, A.2 and A.4).
 
-One forward pass serves all hook points, and ends after the last. In memory is a shard and a batch, however long the text. A
-harvest that was interrupted goes on after its last whole shard; several processes (torchrun) share the documents between them.
+One forward pass serves all hook points, and ends after the last. In memory are a shard and the tokens of a pool of batches,
+however long the text. A harvest that was interrupted goes on after its last whole shard; several processes (torchrun) share the
+documents between them.
 """
 
 import errno
@@ -19,11 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from bae_lens.activations.harvest_directory import HarvestDirectory, State, describe_dropped, state_of
+from bae_lens.activations.harvest_directory import HarvestDirectory, State, state_of
 from bae_lens.activations.harvest_options import DTYPES, HarvestOptions, harvest_settings, harvest_versions
 from bae_lens.activations.manifest import MANIFEST, read_record
 from bae_lens.activations.readers import Reader, expand_hooks, hook_widths, reader_of
-from bae_lens.activations.sequences import Layout, Pool, TokenBatch, pools
+from bae_lens.activations.sequences import Layout, Pool, TokenBatch, none_long_enough, pools
 from bae_lens.activations.shard_writer import ShardWriter, is_full, vector_bytes
 from bae_lens.activations.shards import Places
 from bae_lens.activations.sources import TextSource, numbered_documents, text_source
@@ -118,29 +119,38 @@ class _Job:
 
     def run(self, progress: bool) -> Harvested:
         """Begins, or goes on, and ends."""
-        started, path = time.perf_counter(), self.directory.path
+        started = time.perf_counter()
         shards: list[Path] = []
         if self.directory.exists():
             self.directory.begin()
             if self.directory.is_finished() or self.directory.is_done(self.rank):
-                self.say(f"the harvest in {path} has ended already: nothing is done again")
-                return self._result(started)
+                return self._end_again(started)
             shards = self.directory.shards_of(self.rank)
         state = state_of(shards[-1] if shards else None)
         done = sum(int(read_record(shard)["vectors"]) for shard in shards)
         first, rest = self._first_pools(state, is_new=not shards)
         expected = self._expected(first) if self.share is None else self.share
-        self._announce(max(expected, done), done)
+        total = self.options.tokens or expected * self.world_size
+        self._announce(total)
         if not shards:
             self.directory.begin()
         with tqdm(total=expected, initial=done, desc="harvest", unit="tok", unit_scale=True, disable=not progress) as bar:
             try:
                 self._write_all(self._steps(chain(first, rest), state), done, len(shards), bar)
+                self.directory.end(self.rank, self.dropped)
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise self._disk_is_full(expected) from error
-        self.directory.end(self.rank, self.dropped)
+                raise self._disk_is_full(total) from error
+        return self._result(started)
+
+    def _end_again(self, started: float) -> Harvested:
+        """Of a share that is done; the manifest is written where an end that failed left it out."""
+        if not self.directory.is_finished():
+            self.directory.finish()
+        left = "nothing is done again" if self.directory.is_finished() else "other processes have not done their shares yet"
+        what = "harvest" if self.world_size == 1 else f"share of process {self.rank} of the harvest"
+        self.say(f"the {what} in {self.directory.path} has ended already: {left}")
         return self._result(started)
 
     def _first_pools(self, state: State, *, is_new: bool) -> tuple[list[Pool], Iterator[Pool]]:
@@ -150,50 +160,44 @@ class _Job:
             ValueError: If none does.
         """
         documents = numbered_documents(self.source, seed=self.options.seed, rank=self.rank, world_size=self.world_size)
-        rest = pools(islice(documents, state.documents, None), self.tokenizer, self.layout)
+        limit = None if self.share is None else self.share - state.before
+        rest = pools(islice(documents, state.documents, None), self.tokenizer, self.layout, limit)
         first: list[Pool] = []
         for pool in rest:
             first.append(pool)
             if pool.batches:
                 return first, rest
         if is_new and self.world_size == 1:
-            count, longest = sum(pool.documents for pool in first), max((pool.longest for pool in first), default=0)
-            dropped = describe_dropped(sum((pool.dropped for pool in first), Counter()))
-            raise ValueError(
-                f"no sequence of {self.source.name} is long enough: of {count} documents, {dropped}; {self.layout.min_tokens} "
-                f"tokens besides BOS are needed, and the longest document has {longest}: give longer text, lower positions, "
-                "or a lower min_tokens"
-            )
+            raise none_long_enough(self.source.name, first, self.layout)
         return first, rest
 
     def _expected(self, first: list[Pool]) -> int:
-        """Vectors of all the text, estimated from its beginning.
+        """Vectors of this process's share of all the text, estimated from its beginning.
 
         Raises:
             ValueError: If the text does not say how long it is.
         """
         vectors = sum(int(batch.keep.sum()) for pool in first for batch in pool.batches)
-        if self.source.size is not None:
-            total, seen = self.source.size, sum(pool.size for pool in first)
-        elif self.source.documents is not None:
-            total, seen = self.source.documents, sum(pool.documents for pool in first)
-        else:
+        seen = self.world_size * sum(pool.documents for pool in first)
+        if (whole := self.source.times_as_long(seen)) is None:
             raise ValueError(f"{self.source.name} is streamed and does not say how long it is: say how many tokens are wanted")
-        return round(vectors * max(1.0, total / self.world_size / max(seen, 1)))
+        return round(vectors * whole)
 
-    def _announce(self, expected: int, done: int) -> None:
-        """Says what will be on disk, and refuses what the disk cannot hold."""
+    def _announce(self, expected: int) -> None:
+        """Says what will be on disk of all processes together, and refuses what the disk cannot hold."""
+        done = self._vectors_there()
+        expected = max(expected, done)
         shown = [f"{hook} ({width})" for hook, width in self.directory.widths.items()]
         named = ", ".join(shown if len(shown) <= 4 else [*shown[:2], f"... {shown[-1]}"])
         bos = "kept" if self.layout.keep_bos else "left out" if self.layout.prepend_bos else "not there"
         self.say(f"{len(shown)} hook points of a {self.reader.kind} model: {named}; {self.options.dtype}; BOS is {bos}")
         about = "at most" if self.share is not None else "about"
+        of_all = f" of all {self.world_size} processes" if self.world_size > 1 else ""
         path, needed = self.directory.path, (expected - done) * self.vector_bytes
         free = shutil.disk_usage(_existing(path)).free
-        self.say(
-            f"{about} {expected:,} vectors a hook point: {size_of(expected * self.vector_bytes)} on disk, {size_of(free)} free"
-            + (f"; {done:,} are there already" if done else "")
-        )
+        there = f"; {done:,} are there already" if done else ""
+        size = f"{size_of(expected * self.vector_bytes)} on disk, {size_of(free)} free"
+        self.say(f"{about} {expected:,} vectors a hook point{of_all}: {size}{there}")
         if needed > free:
             raise OSError(
                 errno.ENOSPC,
@@ -203,15 +207,16 @@ class _Job:
 
     def _steps(self, work: Iterator[Pool], state: State) -> Iterator["_Step"]:
         """Batch after batch, from where the harvest stood."""
-        documents, before = state.documents, Counter(state.dropped)
+        documents, before, dropped = state.documents, state.before, Counter(state.dropped)
         batch_begin, vectors = state.batch, state.vectors
         for pool in work:
-            self.dropped = before + pool.dropped
+            self.dropped = dropped + pool.dropped
             for number, batch in enumerate(pool.batches[batch_begin:], batch_begin):
-                yield _Step(batch, State(documents, number, vectors, dict(before)))
+                yield _Step(batch, State(documents, number, vectors, before, dict(dropped)))
                 vectors = 0
             batch_begin = vectors = 0
-            documents, before = documents + pool.documents, self.dropped
+            documents, dropped = documents + pool.documents, self.dropped
+            before += sum(int(batch.keep.sum()) for batch in pool.batches)
 
     def _write_all(self, steps: Iterator["_Step"], total: int, number: int, bar: Any) -> None:
         """Fills shards and writes them.
@@ -240,10 +245,13 @@ class _Job:
         if writer.vectors:
             writer.write(self.directory.next_shard(self.rank, number), state._asdict())
 
+    def _vectors_there(self) -> int:
+        """Of all processes."""
+        return sum(int(record["vectors"]) for record in self.directory.records())
+
     def _disk_is_full(self, expected: int) -> OSError:
-        shards = self.directory.shards_of(self.rank)
-        done = sum(int(read_record(shard)["vectors"]) for shard in shards)
-        needed, free = (expected - done) * self.vector_bytes, shutil.disk_usage(self.directory.path).free
+        shards, done = self.directory.records(), self._vectors_there()
+        needed, free = max(0, expected - done) * self.vector_bytes, shutil.disk_usage(self.directory.path).free
         return OSError(
             errno.ENOSPC,
             f"the disk of {self.directory.path} is full: {len(shards)} whole shards with {done:,} vectors stay; the rest needs "

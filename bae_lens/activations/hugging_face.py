@@ -16,7 +16,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 
 from bae_lens.activations.models import Reached, hugging_face_directory, load_model
-from bae_lens.activations.readers import check_found, take_kept
+from bae_lens.activations.readers import check_found, expand_hooks, take_kept
 from bae_lens.checks import check_known
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
@@ -37,7 +37,7 @@ class HuggingFaceReader:
         if not isinstance(layers, nn.ModuleList):
             raise TypeError(
                 "a HookedTransformer, a TransformerBridge or a Hugging Face decoder with its blocks in model.layers is "
-                f"expected, got {type(model).__name__}; TransformerBridge takes more kinds"
+                f'expected, got {type(model).__name__}; a TransformerBridge (via="bridge", --via bridge) takes more kinds'
             )
         self.layers = layers
         self.model = model
@@ -119,6 +119,8 @@ def load_for_harvest(
 ) -> Any:
     """A model as the fastest kind that has these hook points: plain Hugging Face before HookedTransformer.
 
+    A TransformerBridge takes more kinds of models than either; it is never chosen by itself.
+
     Args:
         patterns: Names or patterns of hook points.
         via: One of `VIA`.
@@ -129,11 +131,18 @@ def load_for_harvest(
     check_known("kind of model", via, VIA)
     if via == "hugging_face" or (via == "auto" and suits_hugging_face(patterns)):
         model = load_hugging_face(name_or_dir, device=device, dtype=dtype)
-        inner = any(pattern.endswith(INNER) or pattern == "hook_embed" for pattern in patterns)
-        if via == "hugging_face" or model.config.model_type in LLAMA_LIKE or not inner:
+        if via == "hugging_face" or _has_hooks(model, patterns):
             return model
     kind = TransformerBridge if via == "bridge" else HookedTransformer
     return load_model(name_or_dir, kind, device=device, dtype=dtype)
+
+
+def _has_hooks(model: Any, patterns: Sequence[str]) -> bool:
+    """Whether a plain Hugging Face model can be read at all of them."""
+    try:
+        return bool(expand_hooks(patterns, HuggingFaceReader(model).hook_names()))
+    except (TypeError, ValueError):
+        return False
 
 
 def _before(module: nn.Module, take: Callable[[Tensor], None]) -> Any:

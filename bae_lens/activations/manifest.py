@@ -84,8 +84,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ValueError(f"{path} is not a whole manifest of activations: {error!r}") from error
     if manifest.finished and not manifest.shards:
         raise ValueError(f"{path} is not a whole manifest of activations: it names no shard")
-    for shard in manifest.shards:
-        _check_inside(directory, shard)
+    check_shards(directory, manifest)
     return manifest
 
 
@@ -100,7 +99,10 @@ def read_record(directory: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         shard_of(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not whole ({error!r}): remove its directory, and it is harvested again") from error
+        raise ValueError(
+            f"{path} is not whole ({error!r}): put its directory back. Without a copy, the same harvest goes on once that "
+            "directory and those of the same process after it are removed; one that has ended is harvested anew elsewhere"
+        ) from error
     return record
 
 
@@ -127,6 +129,16 @@ def choose_hook(directory: Path, manifest: Manifest, hook: str | None) -> str:
     return hook
 
 
+def check_shards(directory: Path, manifest: Manifest) -> None:
+    """Raises ValueError where a shard has other hook points than the manifest, or names a file outside the directory."""
+    for number, shard in enumerate(manifest.shards):
+        if shard.files.keys() != manifest.hooks.keys():
+            raise ValueError(f"{directory}: shard {number} has other hook points than the manifest: {sorted(shard.files)}")
+        for file in [*shard.files.values(), *([shard.places] if shard.places else [])]:
+            if not (directory / file.file).resolve().is_relative_to(directory.resolve()):
+                raise ValueError(f"shard {number} of {directory} names a file outside it: {file.file!r}")
+
+
 class _OtherFormatError(ValueError):
     """Apart from what is not whole."""
 
@@ -141,14 +153,4 @@ def _version_1(content: dict[str, Any]) -> Manifest:
 def _version_2(content: dict[str, Any]) -> Manifest:
     hooks = {name: Hook(int(h["d_in"]), h.get("mean"), h.get("energy")) for name, h in content["hooks"].items()}
     shards = [shard_of(record) for record in content["shards"]]
-    for number, shard in enumerate(shards):
-        if shard.files.keys() != hooks.keys():
-            raise ValueError(f"shard {number} has other hook points than the manifest: {sorted(shard.files)}")
     return Manifest(bool(content["finished"]), hooks, shards, dict(content["metadata"]), dict(content["settings"]))
-
-
-def _check_inside(directory: Path, shard: Shard) -> None:
-    for file in [*shard.files.values(), *([shard.places] if shard.places else [])]:
-        path = (directory / file.file).resolve()
-        if not path.is_relative_to(directory.resolve()):
-            raise ValueError(f"the manifest of {directory} names a shard outside it: {file.file!r}")

@@ -102,7 +102,7 @@ def _hooked_from_directory(
     if config.get("model_type") != "llama":
         raise ValueError(
             f"{path} is a {config.get('model_type')!r} model; only 'llama' is read as a {model_class.__name__} "
-            "(TransformerBridge takes others)"
+            "(TransformerBridge takes others; a harvest does with --via bridge)"
         )
     for field in ("attention_bias", "mlp_bias"):
         if config.get(field):

@@ -1,9 +1,9 @@
 """Documents as the token sequences that a model sees, in batches of like length, and which of their tokens are kept."""
 
+import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,11 @@ from bae_lens.checks import check_known
 
 LAYOUTS = ("padded", "packed")
 POOL_BATCHES = 32
-"""Sequences of so many batches are sorted by length before they are put together, so that little is spent on padding."""
+"""Sequences of so many batches are put together by length, so that little is spent on padding."""
 TOKENIZED_AT_ONCE = 64
-"""Documents that the tokenizer gets at a time."""
+"""Documents that the tokenizer gets at a time, at most."""
+CHARACTERS = 2
+"""A token has about as many or more; so much text goes to the tokenizer for a token that is still missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,6 @@ class Pool(NamedTuple):
     batches: list[TokenBatch]
     documents: int
     """How many there were."""
-    size: int
-    """Bytes of their text."""
     dropped: Counter[str]
     """What was left out, and why: "too_short", "too_long", "empty"."""
     longest: int
@@ -101,30 +101,75 @@ def beginning_token(tokenizer: Any) -> int:
     return token
 
 
-def pools(documents: Iterator[Numbered], tokenizer: Any, layout: Layout) -> Iterator[Pool]:
-    """Batches of all documents, pool after pool; a pool's depend on its own documents alone."""
+def pools(documents: Iterator[Numbered], tokenizer: Any, layout: Layout, limit: int | None = None) -> Iterator[Pool]:
+    """Batches of all documents, pool after pool; a pool's depend on its own documents alone, and on what is left of the limit.
+
+    A pool is about `POOL_BATCHES` batches of tokens, all of which are in memory; a document is never divided between two.
+
+    Args:
+        limit: Vectors that are wanted. The last pool is closed once it has them: what is taken is the beginning of the text.
+    """
     bos = beginning_token(tokenizer)
     wanted = POOL_BATCHES * layout.batch_tokens
-    while True:
-        texts: list[Numbered] = []
+    documents = iter(documents)
+    while limit is None or limit > 0:
+        numbers: list[int] = []
         ids: list[list[int]] = []
-        while sum(map(len, ids)) < wanted and (some := list(islice(documents, TOKENIZED_AT_ONCE))):
-            texts += some
-            batch = [document.text for document in some]
-            ids += tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        if not texts:
+        held = kept = 0
+        while (tokens := wanted - held) > 0 and (limit is None or kept < limit):
+            most = TOKENIZED_AT_ONCE
+            if limit is not None and layout.positions == "all":
+                tokens = min(tokens, limit - kept)
+            elif limit is not None:
+                most = min(most, -(-(limit - kept) // _per_sequence(layout)))
+            if not (some := _next_documents(documents, most, CHARACTERS * tokens)):
+                break
+            texts = [document.text for document in some]
+            new = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+            numbers += [document.number for document in some]
+            ids += new
+            held += sum(map(len, new))
+            kept = _of_whole_sequences(held + len(ids), layout) if layout.layout == "packed" else kept + _vectors(new, layout)
+        if not ids:
             return
         dropped: Counter[str] = Counter(empty=sum(not row for row in ids))
-        numbers = [document.number for document in texts]
         cut = _packed if layout.layout == "packed" else _padded
-        sequences = cut(ids, numbers, bos, layout, dropped)
-        yield Pool(
-            _batches(sequences, bos, layout),
-            len(texts),
-            sum(len(document.text.encode("utf-8", errors="replace")) for document in texts),
-            dropped,
-            max(map(len, ids)),
-        )
+        batches = _batches(cut(ids, numbers, bos, layout, dropped), bos, layout, seed=numbers[0])
+        yield Pool(batches, len(ids), dropped, max(map(len, ids)))
+        if limit is not None:
+            limit -= sum(int(batch.keep.sum()) for batch in batches)
+
+
+def _next_documents(documents: Iterator[Numbered], most: int, characters: int) -> list[Numbered]:
+    """The next ones: at most so many, and none once there are so many characters."""
+    found: list[Numbered] = []
+    while len(found) < most and characters > 0 and (document := next(documents, None)) is not None:
+        found.append(document)
+        characters -= len(document.text)
+    return found
+
+
+def _per_sequence(layout: Layout) -> int:
+    """Vectors that a sequence gives at most, BOS apart."""
+    if layout.positions == "last":
+        return 1
+    return layout.context_size - layout.prepend_bos if layout.positions == "all" else len(layout.positions)
+
+
+def _of_whole_sequences(tokens: int, layout: Layout) -> int:
+    """Vectors of so many packed tokens, BOS apart and without what is left over at their end."""
+    return tokens // (layout.context_size - layout.prepend_bos) * _per_sequence(layout)
+
+
+def _vectors(ids: Sequence[list[int]], layout: Layout) -> int:
+    """Vectors that documents give which are not packed, BOS apart."""
+    room = layout.context_size - layout.prepend_bos
+    lengths = [len(row) for row in ids if len(row) >= layout.min_tokens]
+    if layout.positions == "last":
+        return sum(length <= room for length in lengths)
+    if isinstance(layout.positions, str):
+        return sum(length - (length % room if length % room < layout.min_tokens else 0) for length in lengths)
+    return sum(place < length + layout.prepend_bos for length in lengths for place in layout.positions)
 
 
 def _padded(
@@ -169,19 +214,23 @@ def _packed(
     return found
 
 
-def _batches(sequences: list[_Sequence], bos: int, layout: Layout) -> list[TokenBatch]:
+def _batches(sequences: list[_Sequence], bos: int, layout: Layout, seed: int) -> list[TokenBatch]:
+    """Batches of like length, in a random order, and theirs too: what is taken of a pool is not its shortest sequences."""
     if not isinstance(layout.positions, str):
         end = max(layout.positions) + 1  # a causal model's vectors do not depend on what comes later
         sequences = [_Sequence(s.ids[:end], s.documents[:end]) for s in sequences]
     sequences = sorted(sequences, key=lambda s: len(s.ids))
+    generator = random.Random(seed)
     batches: list[TokenBatch] = []
     begin = 0
     while begin < len(sequences):
         count = 1
         while begin + count < len(sequences) and (count + 1) * len(sequences[begin + count].ids) <= layout.batch_tokens:
             count += 1
-        batches.append(_batch(sequences[begin : begin + count], bos, layout))
+        together = sequences[begin : begin + count]
+        batches.append(_batch(generator.sample(together, count), bos, layout))
         begin += count
+    generator.shuffle(batches)
     return [batch for batch in batches if batch.keep.any()]
 
 
@@ -199,3 +248,34 @@ def _batch(sequences: list[_Sequence], bos: int, layout: Layout) -> TokenBatch:
     if not layout.keep_bos:
         keep &= tokens != bos if layout.layout == "packed" else np.arange(lengths.max()) >= int(layout.prepend_bos)
     return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(documents), torch.from_numpy(keep))
+
+
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """What was left out, in words.
+
+    >>> describe_dropped({"too_short": 3, "too_long": 0})
+    '3 sequences were too short'
+    """
+    words = {
+        "too_short": "sequences were too short",
+        "too_long": "documents were longer than the context",
+        "empty": "documents had no token",
+    }
+    said = [f"{dropped[name]} {what}" for name, what in words.items() if dropped.get(name)]
+    return ", ".join(said) or "nothing"
+
+
+def none_long_enough(name: str, without: Sequence[Pool], layout: Layout) -> ValueError:
+    """Why a text gives no vector, in words.
+
+    Args:
+        name: Of the text.
+        without: Its pools, none of which has a batch.
+    """
+    documents, longest = sum(pool.documents for pool in without), max((pool.longest for pool in without), default=0)
+    dropped: Counter[str] = sum((pool.dropped for pool in without), Counter())
+    return ValueError(
+        f"no sequence of {name} is long enough: of {documents} documents, {describe_dropped(dropped)}; {layout.min_tokens} "
+        f"tokens besides BOS are needed, and the longest document has {longest}: give longer text, lower positions, "
+        "or a lower min_tokens"
+    )

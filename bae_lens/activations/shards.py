@@ -15,6 +15,7 @@ from bae_lens.activations.manifest import (
     TENSOR,
     Manifest,
     ShardFile,
+    check_shards,
     choose_hook,
     read_manifest,
     read_record,
@@ -145,6 +146,7 @@ def open_shards(path: Path, hook: str | None, unfinished: bool) -> Shards:
                 "The same command again goes on with it; ActivationDataset(..., unfinished=True) takes what is there"
             )
         manifest = manifest._replace(shards=[shard_of(record) for record in records])
+        check_shards(path, manifest)
     return OwnShards(path, manifest, hook)
 
 

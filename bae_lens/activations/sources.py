@@ -7,10 +7,11 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bae_lens.activations.text import iterate_documents
+from bae_lens.activations.text import bytes_of_first, check_is_text, iterate_documents
 from bae_lens.files import sha256
 
 SHUFFLE_BUFFER = 10_000
@@ -25,9 +26,17 @@ class TextSource(NamedTuple):
     fingerprint: str
     """What tells this text from another."""
     size: int | None = None
-    """Bytes of text, where they are known without reading it."""
+    """Bytes of the file."""
+    read: Callable[[int], int] | None = None
+    """Of a file, the bytes that its first so many documents take."""
     documents: int | None = None
     """Documents, where they are known."""
+
+    def times_as_long(self, documents: int) -> float | None:
+        """How much longer the text is than its first documents; None where nobody knows."""
+        if self.size is not None and self.read is not None:
+            return max(1.0, self.size / max(self.read(documents), 1))
+        return None if self.documents is None else max(1.0, self.documents / max(documents, 1))
 
 
 class Numbered(NamedTuple):
@@ -51,7 +60,7 @@ def text_source(
 
     Raises:
         FileNotFoundError: If a path is given that does not exist.
-        ValueError: If a dataset cannot be opened, or has no such column.
+        ValueError: If a dataset cannot be opened, or has no such column, or a file is not text.
     """
     if isinstance(text, TextSource):
         return text
@@ -62,8 +71,9 @@ def text_source(
         )
     path = Path(text).expanduser()
     if path.is_file():
-        digest = sha256(path)
-        return TextSource(str(path), lambda: iterate_documents(path, column), digest, size=path.stat().st_size)
+        check_is_text(path)
+        size, read = path.stat().st_size, partial(bytes_of_first, path)
+        return TextSource(str(path), lambda: iterate_documents(path, column), sha256(path), size, read)
     if not path.is_dir() and (str(text).startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl")):
         raise FileNotFoundError(f"there is no text file {path}: give one, the directory of a dataset, or a dataset's name")
     dataset, version = _open_dataset(path if path.is_dir() else str(text), split, config)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bae_lens.activations.harvest_options import HarvestOptions, model_name
 from bae_lens.activations.readers import expand_hooks, hook_widths, reader_of
-from bae_lens.activations.sequences import pools
+from bae_lens.activations.sequences import Pool, none_long_enough, pools
 from bae_lens.activations.sources import Numbered, TextSource, numbered_documents, text_source
 
 MIXED = 2**28
@@ -21,8 +21,8 @@ MIXED = 2**28
 class ModelActivations:
     """The vectors at one hook point over a text, made when they are asked for; `bae_lens.train` takes it.
 
-    They come mixed: a buffer is filled, and half of it leaves in a random order before it is filled again. Begun again, the
-    same vectors come in the same order.
+    They come mixed: a buffer is filled, and half of it leaves in a random order before it is filled again. Its memory is
+    used again; what leaves is a copy. Begun again, the same vectors come in the same order.
 
     Attributes:
         hook_name: The hook point.
@@ -49,11 +49,17 @@ class ModelActivations:
             held_out: Share of the documents that are on the side "held_out", the others on "train"; a document's side depends
                 on its number and the seed alone.
             side: "train" or "held_out".
-            options: Fields of `HarvestOptions`.
+            mixed_bytes: Of the buffer of vectors that are mixed; half as much again is in memory when some leave it.
+            options: Fields of `HarvestOptions`, but for those that only say how vectors are stored.
 
         Raises:
-            ValueError: As `harvest_to_disk`.
+            ValueError: As `harvest_to_disk`; if `held_out` is no share.
         """
+        unused = [name for name in ("dtype", "shard_bytes") if name in options]
+        if unused:
+            raise ValueError(f"{', '.join(unused)} says how vectors are stored: these are not, and they are fp32")
+        if not 0 <= held_out < 1 or (side == "held_out" and not held_out):
+            raise ValueError(f"the share that is held out must be over 0 and under 1, got {held_out}")
         if side not in ("train", "held_out"):
             raise ValueError(f'side must be "train" or "held_out", got {side!r}')
         chosen = HarvestOptions(**options)
@@ -77,30 +83,52 @@ class ModelActivations:
 
     def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
         generator = torch.Generator().manual_seed(self.seed)
-        held: list[Tensor] = []
-        count = 0
+        buffer = torch.empty(self.mixed, self.d_in)
+        free = torch.arange(self.mixed)
+        half = -(-self.mixed // 2)
         for vectors in self.in_order():
-            held.append(vectors)
-            count += len(vectors)
-            if count >= self.mixed:
-                together = torch.cat(held)[torch.randperm(count, generator=generator)]
-                yield together[: count // 2].clone()
-                held, count = [together[count // 2 :].clone()], count - count // 2
-        if count:
-            yield torch.cat(held)[torch.randperm(count, generator=generator)]
+            while len(vectors):
+                part, vectors = vectors[: len(free)], vectors[len(free) :]
+                buffer[free[: len(part)]] = part
+                free = free[len(part) :]
+                if not len(free):
+                    free = torch.randperm(self.mixed, generator=generator)[:half]
+                    yield buffer[free]
+        is_left = torch.ones(self.mixed, dtype=torch.bool)
+        is_left[free] = False
+        left = is_left.nonzero().squeeze(1)
+        for part in left[torch.randperm(len(left), generator=generator)].split(half):
+            yield buffer[part]
 
     def in_order(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """The vectors of batch after batch, fp32, on the CPU, not mixed."""
+        """The vectors of batch after batch, fp32, on the CPU, not mixed.
+
+        Raises:
+            ValueError: At its end, if there was none: no document is on this side, or none is long enough.
+        """
         total = 0
         documents = (d for d in numbered_documents(self.source) if self._is_mine(d))
-        for pool in pools(documents, self.tokenizer, self.layout):
-            order = torch.randperm(len(pool.batches), generator=torch.Generator().manual_seed(self.seed + total)).tolist()
-            for batch in (pool.batches[number] for number in order):  # they are sorted by length
+        without: list[Pool] = []
+        for pool in pools(documents, self.tokenizer, self.layout, self.tokens):
+            if not pool.batches:
+                without.append(pool)
+            for batch in pool.batches:
                 vectors = self.reader.read(batch.tokens, batch.keep, [self.hook_name])[self.hook_name].float().cpu()
                 yield vectors if self.tokens is None else vectors[: self.tokens - total]
                 total += len(vectors)
                 if self.tokens is not None and total >= self.tokens:
                     return
+        if not total:
+            raise self._nothing(without)
+
+    def _nothing(self, without: list[Pool]) -> ValueError:
+        """Why there is no vector."""
+        if without or not self.held_out:
+            return none_long_enough(self.source.name, without, self.layout)
+        where = "held out" if self.side == "held_out" else "left to train on"
+        return ValueError(
+            f"no document of {self.source.name} is {where} with held_out={self.held_out}: it has too few documents"
+        )
 
     def _is_mine(self, document: Numbered) -> bool:
         share = zlib.crc32(f"{self.seed} {document.number}".encode()) / 2**32

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+NOT_TEXT = (".parquet", ".arrow", ".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".pdf", ".docx", ".npy", ".npz", ".safetensors")
+"""Endings of files that hold text in another form, or none."""
+
 
 class Windows(NamedTuple):
     """Token windows of one context size, padded on the right."""
@@ -52,12 +55,15 @@ def iterate_documents(path: str | Path, column: str = "text") -> Iterator[str]:
         column: The field of the JSON objects.
 
     Raises:
-        ValueError: If a line is not as it should be (its number is said).
+        ValueError: If the file is not text, or a line is not as it should be (its number is said).
         FileNotFoundError: If there is no such file.
     """
     path = Path(path).expanduser()
+    check_is_text(path)
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise ValueError(f"{path}, line {number}: {_NO_TEXT}")
             if path.suffix == ".jsonl" and line.strip():
                 try:
                     line = json.loads(line)[column]
@@ -66,6 +72,32 @@ def iterate_documents(path: str | Path, column: str = "text") -> Iterator[str]:
                     raise ValueError(f'{path}, line {number}: no JSON object with a string in "{column}"') from None
             if line.strip():
                 yield line.strip()
+
+
+def check_is_text(path: Path) -> None:
+    """Raises ValueError where a file's name or its beginning says that it is not text."""
+    with path.open("rb") as file:
+        is_binary = b"\0" in file.read(2**16)
+    if is_binary or path.suffix.lower() in NOT_TEXT:
+        raise ValueError(f"{path}: {_NO_TEXT}")
+
+
+_NO_TEXT = (
+    "this is not text. A text file in UTF-8 (a document a line), JSON Lines (.jsonl), or the directory of a dataset is taken; "
+    "unpack what is compressed, and give the directory of a .parquet or .arrow file"
+)
+
+
+def bytes_of_first(path: Path, documents: int) -> int:
+    """The bytes of a text file up to the end of its so many-th document."""
+    total = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if documents <= 0:
+                break
+            total += len(line)
+            documents -= bool(line.strip())
+    return total
 
 
 def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0) -> Split:

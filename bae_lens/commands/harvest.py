@@ -44,10 +44,10 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from bae_lens.activations.harvest_directory import describe_dropped
     from bae_lens.activations.harvest_disk import harvest_to_disk
     from bae_lens.activations.harvest_options import DTYPES
     from bae_lens.activations.hugging_face import load_for_harvest
+    from bae_lens.activations.sequences import describe_dropped
     from bae_lens.checks import check_known
     from bae_lens.demo import demo_model_dir
 

@@ -51,6 +51,10 @@ def _run(args: argparse.Namespace) -> int:
         check_output_file(args.json)
     if (args.activations is None) == (args.model is None):
         raise ValueError("give either --activations, a directory of `bae-lens harvest`, or --model with --text")
+    if args.activations and args.text:
+        raise ValueError("--text goes with --model: the vectors of --activations are of the text that was harvested")
+    if args.measured < 1:
+        raise ValueError(f"--measured must be at least 1, got {args.measured}")
     vectors, held_out, metadata = _from_disk(args) if args.activations else _from_model(args)
     name = metadata.get("hook_name") or "vectors"
     print(f"{name}: width {vectors.d_in}; {len(held_out):,} vectors of other documents are held out to measure on")
@@ -92,10 +96,7 @@ def _from_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     text = text_of(args)
     train = ModelActivations(model, text, args.hook, **options)
     held_out = ModelActivations(model, text, args.hook, side="held_out", tokens=args.measured, **options)
-    parts = list(held_out.in_order())
-    if not parts:
-        raise ValueError(f"no document is held out by --held-out {args.held_out}: the text has too few")
-    return train, torch.cat(parts), train.metadata
+    return train, torch.cat(list(held_out.in_order())), train.metadata
 
 
 def _recipe(args: argparse.Namespace, d_in: int) -> Any:

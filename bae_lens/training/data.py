@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.epochs import plan_epoch
 from bae_lens.activations.prefetch import prefetch
 from bae_lens.checks import check_activations
 from bae_lens.chunks import rows_at_once
@@ -203,6 +204,27 @@ class OnDisk(Shuffled):
         """As `Source` says; a shard that was altered is named too."""
         super().check(d_in, batch_size)
         self.dataset.verify_once()
+
+    def state(self) -> dict[str, Any]:
+        """As `Source` says, and what else the order of a pass depends on."""
+        return super().state() | {"memory": self.dataset.memory, "plan": self._plan()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """As `Source` says.
+
+        Raises:
+            ValueError: If a pass takes another order now: the dataset was opened with another `memory`.
+        """
+        if state.get("plan") != self._plan():
+            raise ValueError(
+                f"this run reads {self.dataset.path} with memory={state.get('memory')} bytes, and the order of the vectors "
+                f"depends on it; now memory={self.dataset.memory}: give it the same memory again, or another directory"
+            )
+        super().load_state(state)
+
+    def _plan(self) -> dict[str, int]:
+        """In what blocks a pass reads the vectors."""
+        return plan_epoch(len(self.dataset), self.dataset.d_in * self.dataset.dtype.itemsize, self.dataset.memory)._asdict()
 
     def _order_pass(self) -> None:
         batches = self.dataset.epoch(

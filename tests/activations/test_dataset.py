@@ -34,6 +34,17 @@ def test_vectors_come_back_by_place_and_in_order(saved):
     dataset.verify()
 
 
+@pytest.mark.parametrize("place", [-1, 100])
+def test_a_place_that_is_not_there_is_refused(saved, place):
+    dataset = ActivationDataset(saved)
+    for taken in (dataset.rows, dataset.select):
+        with pytest.raises(IndexError, match=f"has vectors 0 to 99; asked for were .*{place}"):
+            taken(torch.tensor([place, 5]))
+    view = dataset.select(torch.arange(10))
+    with pytest.raises(IndexError, match="has vectors 0 to 9"):
+        view.rows(torch.tensor([10]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_the_dtype_is_kept(tmp_path, dtype):
     dataset = bae_lens.save_activations(tmp_path / "acts", [vectors().to(dtype)])
@@ -194,7 +205,7 @@ def test_a_manifest_that_points_outside_its_directory_is_refused(copied, name, o
     shard = manifest["shards"][0]
     (shard["files"][HOOKS[0]] if of == "files" else shard["places"])["file"] = name
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="names a shard outside it"):
+    with pytest.raises(ValueError, match="names a file outside it"):
         ActivationDataset(copied, HOOKS[0])
 
 
@@ -204,6 +215,24 @@ def test_a_manifest_whose_shards_lack_a_hook_point_is_refused(copied):
     (copied / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="shard 1 has other hook points"):
         ActivationDataset(copied, HOOKS[0])
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd"])
+@pytest.mark.parametrize("of", ["files", "places"])
+def test_records_of_an_unfinished_harvest_are_checked_as_a_manifest_is(copied, name, of):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"finished": False, "shards": []}))
+    shutil.copy(copied / "shard-000-00000" / f"{HOOKS[0]}.safetensors", copied.parent / "outside.safetensors")
+    file = copied / "shard-000-00000" / "shard.json"
+    record = json.loads(file.read_text())
+    (record["files"][HOOKS[0]] if of == "files" else record["places"])["file"] = name
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="shard 0 of .* names a file outside it"):
+        ActivationDataset(copied, HOOKS[0], unfinished=True)
+    del record["files"][HOOKS[0]]
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="shard 0 has other hook points"):
+        ActivationDataset(copied, HOOKS[0], unfinished=True)
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +283,11 @@ def test_other_datasets_and_other_hook_points_of_saelens_are_refused(saelens_cac
     arrow.write_bytes(arrow.read_bytes()[:200])
     with pytest.raises(ValueError, match="cannot be read as SAELens' cached activations"):
         ActivationDataset(broken)
+
+
+def test_a_record_that_is_not_whole_says_how_the_harvest_can_go_on(copied):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"finished": False, "shards": []}))
+    (copied / "shard-000-00001" / "shard.json").write_text("{")
+    with pytest.raises(ValueError, match="directory and those of the same process after it are removed; one that has ended is"):
+        ActivationDataset(copied, HOOKS[0], unfinished=True)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ import bae_lens
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.epochs import plan_epoch
 from bae_lens.activations.prefetch import prefetch
+from bae_lens.training.data import as_source
 
 ROWS, WIDTH = 5000, 4
 SMALL = 20_000
@@ -34,6 +37,18 @@ def test_a_pass_brings_every_vector_once_in_an_order_that_is_the_seeds_whatever_
     assert not torch.equal(numbers(dataset.epoch(125, seed=2)), one)
     assert all(len(batch) == 512 for batch in dataset.epoch(512))
     assert len(numbers(dataset.epoch(512))) == ROWS // 512 * 512
+
+
+@pytest.mark.parametrize("size", [624, 626, 1000, 1250, 1500, 2000, 5000])
+def test_a_minibatch_may_be_larger_than_what_is_in_memory_at_a_time(directory, size):
+    dataset = ActivationDataset(directory, memory=SMALL)
+    plan = plan_epoch(ROWS, WIDTH * 4, SMALL)
+    assert 600 < plan.block * plan.at_once <= 625
+    batches = list(dataset.epoch(size, seed=1))
+    assert [len(batch) for batch in batches] == [size] * (ROWS // size)
+    found = numbers(batches)
+    assert len(found.unique()) == len(found)
+    assert torch.equal(numbers(dataset.epoch(size, seed=1, start=size)), found[size:]) if len(batches) > 1 else True
 
 
 @pytest.mark.parametrize("memory", [SMALL, 2**20])
@@ -118,6 +133,29 @@ def test_a_bae_trains_to_the_same_weights_after_an_interruption_with_little_memo
             bae_lens.train(dataset, recipe, out=tmp_path / "run", progress=False)
     resumed = bae_lens.train(dataset, recipe, out=tmp_path / "run", resume=True, progress=False).bae
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+
+
+def test_a_run_is_not_taken_up_with_a_memory_that_gives_another_order(tmp_path):
+    x = torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))
+    bae_lens.save_activations(tmp_path / "acts", [x])
+
+    def source(memory):
+        made = as_source(ActivationDataset(tmp_path / "acts", memory=memory), "cpu")
+        made.begin(128, torch.Generator().manual_seed(0))
+        return made
+
+    one = source(64 * 1024)
+    for _ in range(5):
+        one.next_batch()
+    state = json.loads(json.dumps(one.state()))
+    with pytest.raises(ValueError, match=r"with memory=65536 bytes, .* now memory=1073741824: give it the same"):
+        source(2**30).load_state(state)
+    again = source(64 * 1024)
+    again.load_state(state)
+    assert torch.equal(again.next_batch(), one.next_batch())
+    large = source(2**30)  # all vectors fit either of two large memories, in the same order
+    large.next_batch()
+    source(2**31).load_state(large.state())
 
 
 def test_on_a_cpu_minibatches_are_prefetched_as_they_are():

@@ -13,6 +13,7 @@ import torch
 
 from bae_lens.activations import harvest_disk
 from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.harvest_directory import HarvestDirectory
 from bae_lens.activations.harvest_disk import harvest_to_disk
 from bae_lens.activations.hugging_face import load_hugging_face
 from bae_lens.activations.readers import reader_of
@@ -37,7 +38,7 @@ def harvest(hugging_face, tmp_path):
 
 
 def in_order(dataset):
-    """All vectors by document, then place; the second half of a document follows its first."""
+    """All vectors by document, then place; those of a second half of a document lie between those of its first."""
     key = dataset.documents * 10**6 + dataset.positions
     return dataset.tensor()[key.argsort(stable=True)]
 
@@ -111,6 +112,14 @@ def test_chosen_positions_and_the_last_token_are_views_of_all(harvest):
     torch.testing.assert_close(in_order(last), ends, atol=1e-4, rtol=1e-4)
 
 
+def test_a_number_of_tokens_is_not_of_the_shortest_documents(harvest):
+    text = [TEXT[4] * 3 if n % 3 == 0 else "Return it." for n in range(200)]
+    whole = ActivationDataset(harvest("whole", text, hooks=HOOKS[:1], context_size=256).path)
+    some = ActivationDataset(harvest("some", text, hooks=HOOKS[:1], context_size=256, tokens=len(whole) // 4).path)
+    assert some.positions.double().mean().item() == pytest.approx(whole.positions.double().mean().item(), rel=0.1)
+    assert some.documents.max() < 60
+
+
 class Stop(Exception):
     pass
 
@@ -140,6 +149,38 @@ def test_an_interrupted_harvest_goes_on_after_its_last_whole_shard(harvest, monk
     assert not list(result.path.glob(".shard*"))
     again = harvest(seed=seed, tokens=900)
     assert again[:4] == result[:4]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_harvest_that_failed_while_ending_is_ended_by_the_same_command(harvest, monkeypatch, full):
+    def fail(self, records):
+        raise OSError(errno.ENOSPC if full else errno.EIO, "it failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HarvestDirectory, "_totals", fail)
+        message = r"is full: \d+ whole shards with [\d,]+ vectors stay" if full else "it failed"
+        with pytest.raises(OSError, match=message):
+            harvest()
+        with pytest.raises(OSError, match="it failed"):
+            harvest()
+    result, whole = harvest(), harvest("whole")
+    assert (result.finished, result.vectors, result.dropped) == (True, whole.vectors, whole.dropped)
+    assert same(result.path, whole.path)
+    assert (result.path / "manifest.json").read_bytes() == (whole.path / "manifest.json").read_bytes()
+
+
+def test_processes_that_find_no_vector_say_so_each_time(harvest, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for again in (False, True):
+        monkeypatch.setenv("RANK", "0")
+        if again:
+            with pytest.raises(ValueError, match="none of the documents gave a vector: 31 sequences were too short"):
+                harvest(positions=[200], context_size=256)
+        else:
+            assert not harvest(positions=[200], context_size=256).finished
+        monkeypatch.setenv("RANK", "1")
+        with pytest.raises(ValueError, match="none of the documents gave a vector: 31 sequences were too short"):
+            harvest(positions=[200], context_size=256)
 
 
 def test_an_unfinished_harvest_opens_only_when_that_is_asked_for(harvest):
@@ -226,6 +267,19 @@ def test_the_size_on_disk_is_said_first_and_refused_where_the_disk_cannot_hold_i
     assert not (tmp_path / "huge").exists()
 
 
+@pytest.mark.parametrize("rank", [0, 7])
+def test_what_is_needed_on_disk_is_that_of_all_processes(harvest, monkeypatch, tmp_path, rank):
+    vector = 2 * 128 * 4 + 16
+    tokens = 2 * shutil.disk_usage(tmp_path).free // vector  # each of eight processes alone would have room
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", str(rank))
+    said = []
+    with pytest.raises(OSError, match=r"cannot hold this harvest: .* are needed, .* are missing"):
+        harvest(tokens=tokens, say=said.append)
+    assert f"at most {tokens:,} vectors a hook point of all 8 processes: " in said[1]
+    assert not (tmp_path / "acts").exists()
+
+
 DISK_SCRIPT = """
 import shutil, sys
 from pathlib import Path
@@ -283,14 +337,16 @@ from bae_lens.activations.harvest_disk import harvest_to_disk
 from bae_lens.activations.hugging_face import load_hugging_face
 from bae_lens.demo import demo_model_dir
 model = load_hugging_face(demo_model_dir())
-options = {{"context_size": 32, "batch_tokens": 256, "shard_bytes": 100_000, "progress": False}}
+options = {{"context_size": 128, "batch_tokens": 256, "shard_bytes": 100_000, "progress": False}}
 harvest_to_disk(model, TEXT, hooks=HOOKS, out={str(tmp_path / "shared")!r}, **options)
 """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environments = [{**os.environ, "PYTHONPATH": path, "RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
     running = [subprocess.Popen([sys.executable, "-c", script], env=environment) for environment in environments]
     assert [process.wait() for process in running] == [0, 0]
-    alone, shared = (ActivationDataset(tmp_path / name, HOOKS[1]) for name in (harvest("alone").path.name, "shared"))
+    alone, shared = (
+        ActivationDataset(tmp_path / name, HOOKS[1]) for name in (harvest("alone", context_size=128).path.name, "shared")
+    )
     shared.verify()
     assert {shard["places"]["file"][:9] for shard in json.loads((shared.path / "manifest.json").read_text())["shards"]} == {
         "shard-000",

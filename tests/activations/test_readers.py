@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from bae_lens.activations.hugging_face import load_for_harvest, load_hugging_face, suits_hugging_face
 from bae_lens.activations.readers import expand_hooks, hook_widths, reader_of
@@ -54,11 +55,15 @@ def test_the_forward_pass_ends_after_the_last_hook_point(models, hugging_face, w
 
 
 def test_reading_leaves_no_hook_behind(hugging_face, windows):
+    def hooks():  # transformers leaves some of its own where hidden states were asked for
+        return [hook for m in hugging_face.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+
+    before = hooks()
     read(hugging_face, windows, EVERYWHERE)
     unknown = torch.full((1, 3), 10**6)
     with pytest.raises(IndexError):
         reader_of(hugging_face).read(unknown, torch.ones(1, 3, dtype=torch.bool), EVERYWHERE)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in hugging_face.modules())
+    assert hooks() == before
 
 
 def test_patterns_name_hook_points_in_the_order_of_the_forward_pass(model, hugging_face):
@@ -104,3 +109,14 @@ def test_the_fastest_kind_that_has_the_hook_points_is_the_default():
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match=r"blocks in model.layers is expected, got Linear"):
         reader_of(torch.nn.Linear(2, 2))
+
+
+def test_a_model_that_only_a_bridge_reads_is_refused_with_the_way_to_read_it(tmp_path):
+    config = GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=50, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ValueError, match="only 'llama' is read as a HookedTransformer .*--via bridge"):
+        load_for_harvest(tmp_path / "gpt2", ["blocks.*.hook_resid_*"])
+    with pytest.raises(TypeError, match=r"got GPT2LMHeadModel; .*--via bridge"):
+        reader_of(load_for_harvest(tmp_path / "gpt2", ["blocks.*.hook_resid_*"], via="hugging_face"))
+    bridge = load_for_harvest(tmp_path / "gpt2", ["blocks.*.hook_resid_*"], via="bridge")
+    assert "blocks.1.hook_resid_post" in expand_hooks(["blocks.*.hook_resid_*"], reader_of(bridge).hook_names())

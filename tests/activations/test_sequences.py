@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bae_lens.activations.sequences import Layout, pools
+from bae_lens.activations.sequences import POOL_BATCHES, Layout, pools
 from bae_lens.activations.sources import Numbered, numbered_documents, text_source
 
 TEXT = ["One two three four five.", "", "Return the number of items. " * 9, "A file.", "The module raises an error. " * 4]
@@ -107,3 +107,59 @@ def test_without_bos_positions_begin_at_the_first_token(tokenizer):
     assert {p for _, p in found} == {0, 3}
     assert found[(0, 0)] == [ids(tokenizer, TEXT[0])[0]]
     assert torch.is_tensor(next(iter(kept(tokenizer, context_size=8)[1])).tokens)
+
+
+def sampled(tokenizer, texts, limit, **layout):
+    """(document, position) of the vectors that a harvest of so many takes, in its order."""
+    found, read = [], []
+    numbered = (read.append(n) or Numbered(n, t) for n, t in enumerate(texts))
+    for pool in pools(numbered, tokenizer, Layout(**layout), limit):
+        for batch in pool.batches:
+            found += [(int(batch.documents[row, place]), place) for row, place in batch.keep.nonzero().tolist()]
+    return found[:limit], len(read)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_a_number_of_vectors_is_taken_without_regard_to_the_length_of_documents(tokenizer, layout):
+    short, long = "Return it.", "Return the number of items in the list. " * 10
+    texts = [long if n % 3 == 0 else short for n in range(300)]
+    options = {"context_size": 128, "batch_tokens": 512, "layout": layout}
+    everything, _ = sampled(tokenizer, texts, None, **options)
+    mean = sum(place for _, place in everything) / len(everything)
+    taken, read = sampled(tokenizer, texts, len(everything) // 5, **options)
+    assert len(taken) == len(everything) // 5
+    assert sum(place for _, place in taken) / len(taken) == pytest.approx(mean, rel=0.1)
+    assert read <= 70  # a fifth of the documents, and little more
+
+
+@pytest.mark.parametrize("positions", [(1, 2), "last"])
+def test_chosen_positions_are_of_the_first_documents(tokenizer, positions):
+    texts = [TEXT[2] if n % 2 else TEXT[0] for n in range(100)]
+    taken, read = sampled(tokenizer, texts, 20, context_size=128, positions=positions)
+    count = 20 if positions == "last" else 10
+    assert {document for document, _ in taken} == set(range(count))
+    assert read == count
+
+
+@pytest.mark.parametrize("limit", [1, 5, 40, 200, 10**6])
+@pytest.mark.parametrize(
+    "layout", [{}, {"positions": (1, 14)}, {"layout": "packed"}, {"layout": "packed", "positions": (1, 14)}]
+)
+@pytest.mark.parametrize("min_tokens", [1, 14])
+def test_as_many_vectors_come_as_are_wanted_or_there(tokenizer, limit, layout, min_tokens):
+    options = {"context_size": 16, "batch_tokens": 64, "min_tokens": min_tokens, **layout}
+    texts = TEXT * 20
+    there = len(sampled(tokenizer, texts, None, **options)[0])
+    found = len(sampled(tokenizer, texts, limit, **options)[0])
+    if "layout" not in layout:
+        assert min(found, limit) == min(limit, there)
+    else:  # the last sequence of each pool may be too short
+        assert found == limit if limit < there / 2 else found > there / 2
+
+
+def test_a_pool_is_little_more_than_its_batches_whatever_the_documents_length(tokenizer):
+    texts = ["Return the number of items in the list. " * 400] * 40
+    layout = Layout(context_size=64, batch_tokens=256)
+    sizes = [pool.documents for pool in pools((Numbered(n, t) for n, t in enumerate(texts)), tokenizer, layout)]
+    assert sum(sizes) == 40
+    assert max(sizes) * len(ids(tokenizer, texts[0])) <= POOL_BATCHES * 256 + len(ids(tokenizer, texts[0]))

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import datasets
@@ -56,3 +57,28 @@ def test_text_that_is_not_there_is_refused_in_words(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "x"}\n[1]\n')
     with pytest.raises(ValueError, match=r"b.jsonl, line 2: no JSON object"):
         list(text_source(tmp_path / "b.jsonl").open())
+
+
+def test_a_file_that_is_not_text_is_refused_with_what_is_taken(tmp_path):
+    datasets.Dataset.from_dict({"text": TEXT}).to_parquet(str(tmp_path / "x.parquet"))
+    with gzip.open(tmp_path / "x.jsonl.gz", "wt") as file:
+        file.write('{"text": "abc"}\n')
+    (tmp_path / "x.txt").write_text("Some text.", encoding="utf-16")
+    for name in ("x.parquet", "x.jsonl.gz", "x.txt"):
+        for read in (text_source, read_documents):
+            with pytest.raises(
+                ValueError, match=r"this is not text. A text file in UTF-8 .*, JSON Lines .* directory of a dat"
+            ):
+                read(tmp_path / name)
+    (tmp_path / "late.txt").write_text("A line.\n" * 20_000 + "\0\n")
+    with pytest.raises(ValueError, match="late.txt, line 20001: this is not text"):
+        list(text_source(tmp_path / "late.txt").open())
+
+
+def test_how_long_a_file_is_counts_all_of_its_bytes(tmp_path):
+    rows = [json.dumps({"text": "A document.", "meta": "z" * 1000}) for _ in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n\n".join(rows) + "\n")
+    source = text_source(tmp_path / "a.jsonl")
+    assert source.times_as_long(10) == pytest.approx(4, rel=0.01)
+    assert source.times_as_long(40) == source.times_as_long(100) == 1
+    assert text_source(TEXT).times_as_long(1) == 3

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,9 +26,37 @@ def test_the_vectors_are_those_of_a_harvest_mixed_and_the_same_when_begun_again(
     assert rows(small) == rows(small.in_order())
     assert torch.equal(torch.cat(list(small)), torch.cat(list(small)))
     assert not torch.equal(torch.cat(list(small)), torch.cat(list(small.in_order())))
-    assert max(map(len, small)) <= 500 + 2048
+    assert max(map(len, small)) == 250
     assert len(list(small)) > 2
     assert sum(map(len, ModelActivations(model, TEXT, HOOK, tokens=100))) == 100
+
+
+class Wide:
+    """Reads a model that is none, with wide vectors."""
+
+    kind, context, device = "made up", 256, torch.device("cpu")
+
+    def hook_names(self):
+        return ["h"]
+
+    def read(self, tokens, keep, hooks):
+        return {"h": torch.ones(int(keep.sum()), 1024)}
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux' /proc (tests/SKIPPED.md)")
+def test_mixing_holds_its_buffer_and_what_leaves_it(model):
+    text, mixed = ["Return the number of items in the list. " * 20] * 300, 64 * 2**20
+    stream = ModelActivations(Wide(), text, "h", tokenizer=model.tokenizer, mixed_bytes=mixed, batch_tokens=512)
+    next(stream.in_order())
+    base = peak = resident()
+    for chunk in stream:
+        peak = max(peak, resident())
+        del chunk
+    assert mixed < peak - base < 2.5 * mixed
 
 
 def test_no_document_is_on_both_sides(model):
@@ -54,3 +84,17 @@ def test_what_cannot_be_streamed_is_refused(model):
         ModelActivations(model, TEXT, HOOK, side="test")
     with pytest.raises(ValueError, match="one hook point"):
         ModelActivations(model, TEXT, "blocks.*.hook_resid_pre")
+    with pytest.raises(ValueError, match="dtype, shard_bytes says how vectors are stored"):
+        ModelActivations(model, TEXT, HOOK, dtype="bf16", shard_bytes=10)
+    for share, side in ((1.0, "train"), (-0.1, "train"), (0.0, "held_out"), (15, "held_out")):
+        with pytest.raises(ValueError, match="must be over 0 and under 1"):
+            ModelActivations(model, TEXT, HOOK, held_out=share, side=side)
+
+
+def test_text_without_a_vector_says_what_was_left_out_and_why(model):
+    short = ModelActivations(model, ["Return a list."] * 200, HOOK, positions=[100])
+    for chunks in (short, short.in_order()):
+        with pytest.raises(ValueError, match=r"no sequence of .* of 200 documents, 200 sequences were too short; 100 tokens"):
+            list(chunks)
+    with pytest.raises(ValueError, match=r"no document of .* is held out with held_out=0.01: it has too few documents"):
+        list(ModelActivations(model, TEXT[:3], HOOK, held_out=0.01, side="held_out"))

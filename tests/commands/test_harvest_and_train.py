@@ -98,12 +98,20 @@ def test_train_goes_straight_from_the_model_too(text, capsys, tmp_path):
         ),
         (["--activations", "ACTS", "--hook", HOOK, "--set", "entropy_wieght=1"], "did you mean 'entropy_weight'"),
         (["--activations", "/nowhere"], "holds no activations"),
+        (["--activations", "ACTS", "--hook", HOOK, "--text", "x.txt"], "--text goes with --model"),
+        (["--activations", "ACTS", "--hook", HOOK, "--held-out", "1.5"], "must be over 0 and under 1"),
+        (["--activations", "ACTS", "--hook", HOOK, "--measured", "0"], "--measured must be at least 1"),
+        (["--model", str(demo_model_dir()), "--hook", HOOK, "--text", "TEXT", "--held-out", "1.5"], "over 0 and under 1"),
+        (
+            ["--model", str(demo_model_dir()), "--hook", HOOK, "--text", "TEXT", "--positions", "200"],
+            "sequences were too short; 200 tokens besides BOS are needed",
+        ),
         (["--model", str(demo_model_dir())], "say which hook point"),
         (["--model", str(demo_model_dir()), "--hook", HOOK], "give --text with --model"),
     ],
 )
-def test_wrong_input_to_train_is_said_in_a_line(acts, options, message, capsys, tmp_path):
-    options = [str(acts) if option == "ACTS" else option for option in options]
+def test_wrong_input_to_train_is_said_in_a_line(acts, text, options, message, capsys, tmp_path):
+    options = [{"ACTS": str(acts), "TEXT": text}.get(option, option) for option in options]
     assert main(["train", *options, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
