@@ -54,16 +54,16 @@ def resampled_weights(blocks: int, resamples: int, seed: int) -> Float[Tensor, "
 
 
 def interval(
-    value: float, resampled: Float[Tensor, " resamples"], blocks: int, confidence: float, *, biased: bool = False
+    value: float, resampled: Float[Tensor, " resamples"], blocks: int, confidence: float, *, unbiased: bool = False
 ) -> Interval:
     """The basic bootstrap interval: the estimate's errors are taken to be distributed as those of the resamples around it.
 
     Args:
-        biased: Correct the estimate by the bias of the resamples. For an entropy counted on independent vectors that is, to
-            first order, Miller and Madow's correction (1955), (cells - 1) / (2 vectors ln 2) bits; for dependent ones more.
+        unbiased: The estimate errs by nothing on average, whatever its resamples do: an entropy that was corrected already is
+            of resamples, which repeat what they were drawn from, lower by as much again.
     """
-    deviation = (resampled - value) * math.sqrt(blocks / (blocks - 1))  # resamples of few blocks vary too little
+    around = resampled.mean().item() if unbiased else value
+    deviation = (resampled - around) * math.sqrt(blocks / (blocks - 1))  # resamples of few blocks vary too little
     tail = (1 - confidence) / 2
     low, high = torch.quantile(deviation, torch.tensor([tail, 1 - tail], dtype=deviation.dtype)).tolist()
-    centre = value - deviation.mean().item() if biased else value
-    return Interval(max(centre, 0.0), max(value - high, 0.0), max(value - low, 0.0))
+    return Interval(max(value, 0.0), max(value - high, 0.0), max(value - low, 0.0))

@@ -4,7 +4,7 @@ All are of held-out vectors; whatever they rest on (probabilities, the tree, whi
 vectors. docs/entropy.md says what each bounds and when to trust it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from bae_lens.analyze.block_counts import (
 from bae_lens.analyze.bootstrap import Interval, block_of_each, interval, resampled_weights
 from bae_lens.analyze.counts import BitCounts
 from bae_lens.analyze.duplicates import merged_duplicates
+from bae_lens.analyze.rare_bits import Correction, joint_correction, rare_share, tree_correction
 from bae_lens.analyze.statistics import (
     Vectors,
     all_bits,
@@ -73,6 +74,8 @@ class EntropyEstimates(NamedTuple):
     """Share of the vectors whose code occurs in another block as well."""
     codes: int
     """Distinct held-out codes."""
+    rare: float
+    """Share of the marginal that rests on bits that are on (or off) fewer than 5 times on the held-out set, or never."""
     live: int
     """Bits that change on the held-out set."""
     duplicates: int
@@ -179,9 +182,13 @@ def _estimates(
 ) -> EntropyEstimates:
     blocks, all_once = len(found.tokens), torch.ones(1, len(found.tokens), dtype=torch.float64)
 
-    def entropy(of: Any, *args: Any) -> Estimate:
-        value = interval(of(*args, all_once).item(), of(*args, weights), blocks, confidence, biased=True)
-        return Estimate(*value, fvu.value)
+    def entropy(of: Callable[[Tensor], Tensor], correction: Correction) -> Estimate:
+        value, resampled = (of(w) + correction.of(found, w) for w in (all_once, weights))
+        return Estimate(*interval(value.item(), resampled, blocks, confidence, unbiased=True), fvu.value)
+
+    def given_parents(number: int) -> Estimate:
+        tree = trees[number]
+        return entropy(lambda w: tree_entropy(found, number, tree, w), tree_correction(found, number, tree, counts))
 
     def length(number: int) -> Estimate:
         bits = tree_length(found, number, trees[number])
@@ -189,18 +196,19 @@ def _estimates(
         return Estimate(*interval(value, weights @ bits / (weights @ found.tokens), blocks, confidence), fvu.value)
 
     covered, tokens, codes = coverage(found), int(found.tokens.sum()), distinct(found)
-    joint = entropy(joint_entropy, found) if covered >= COVERAGE else None
+    joint = entropy(lambda w: joint_entropy(found, w), joint_correction(found)) if covered >= COVERAGE else None
     ones = found.ones.sum(0)
     c = counts.bits_per_feature
     return EntropyEstimates(
         fvu=fvu,
-        **{name: entropy(tree_entropy, found, i, trees[i]) for i, name in enumerate(("marginal", "merged", "tree"))},
+        **{name: given_parents(number) for number, name in enumerate(("marginal", "merged", "tree"))},
         code_length=length(0),
         tree_code_length=length(2),
         joint=joint,
         joint_reason="" if joint else _too_many(codes, tokens, covered),
         coverage=covered,
         codes=codes,
+        rare=rare_share(found, trees.independent, counts),
         live=int(((ones > 0) & (ones < tokens)).sum()),
         duplicates=int((trees.merged.parent[::c] >= 0).sum()),
         edges=int((trees.chow_liu.parent[::c] >= 0).sum()),

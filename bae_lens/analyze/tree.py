@@ -33,6 +33,8 @@ class BitTree(NamedTuple):
     for a nested bit whose parent is off."""
     information: Float[Tensor, " bits"]
     """Mutual information of each with its parent in bits, as counted; 0 without one."""
+    both: Int[Tensor, " bits"]
+    """How often each is on together with its parent, as counted; where it has none, how often it is on."""
 
 
 class _Forest(NamedTuple):
@@ -46,8 +48,9 @@ class _Forest(NamedTuple):
 def fit_tree(counts: BitCounts, *, smoothing: float = SMOOTHING) -> BitTree:
     """The Chow-Liu tree of a set of codes.
 
-    An edge is kept where it saves more bits on these codes than it takes to say its one more probability, log2(tokens) / 2;
-    independent bits stay without parents. Of equally good edges the one to the bit of the lower index is taken.
+    An edge is kept where it saves more bits on these codes than it takes to say it: its one more probability, log2(tokens) / 2,
+    and which of the live bits the parent is, log2 of how many there are. Without the second, which of many independent bits
+    happens to fit best would be taken for a parent. Of equally good edges the one to the bit of the lower index is taken.
 
     Raises:
         ValueError: If pairs were not counted, or the smoothing is not a positive number.
@@ -59,7 +62,8 @@ def fit_tree(counts: BitCounts, *, smoothing: float = SMOOTHING) -> BitTree:
     first = counts.ones[::c]
     live = ((first > 0) & (first < counts.tokens)).nonzero().squeeze(1).numpy()
     pairs = counts.pairs.symmetric()[live][:, live]
-    forest = _spanning_forest(first.numpy()[live], pairs, counts.tokens, math.log2(counts.tokens) / 2)
+    to_say = math.log2(counts.tokens) / 2 + math.log2(max(len(live), 1))
+    forest = _spanning_forest(first.numpy()[live], pairs, counts.tokens, to_say)
     parent, both = np.full(len(first), -1), first.numpy().copy()
     parent[live] = np.where(forest.parent >= 0, live[forest.parent], -1)
     both[live] = np.where(forest.parent >= 0, forest.both, both[live])
@@ -103,7 +107,7 @@ def _with_probabilities(parent: Tensor, order: Tensor, both: Tensor, counts: Bit
     independent = _marginal_bits(ones, n)
     given_parent = conditional_bits(n, parent_on, ones, on_both)
     information = torch.where(parent >= 0, (independent - given_parent).clamp_min(0) / n, 0)
-    return BitTree(parent, order, torch.stack([where_off, where_on], 1), information)
+    return BitTree(parent, order, torch.stack([where_off, where_on], 1), information, both)
 
 
 def independent_bits(counts: BitCounts, *, smoothing: float = SMOOTHING) -> BitTree:

@@ -15,6 +15,7 @@ from bae_lens.analyze.bootstrap import block_of_each, interval, resampled_weight
 from bae_lens.analyze.counts import BitCounter
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.entropy import learn_trees
+from bae_lens.analyze.rare_bits import joint_correction, tree_correction
 from bae_lens.analyze.statistics import code_statistics, count_code
 from bae_lens.analyze.tree import tree_bits
 
@@ -59,6 +60,7 @@ def test_of_independent_bits_every_estimate_is_their_entropy():
         assert estimate.low < truth < estimate.high
         assert estimate.fvu == found.fvu.value == 0
     assert found.live == 7
+    assert found.rare == 0
     assert found.duplicates == 0
 
 
@@ -177,7 +179,8 @@ class Source:
         self.codes = torch.tensor(list(itertools.product((False, True), repeat=6)))
         self.p = torch.rand(64, generator=generator).double() ** 6
         self.p /= self.p.sum()
-        self.trees = learn_trees(self.counted(self.draw(2000, 0)))
+        self.training = self.counted(self.draw(2000, 0))
+        self.trees = learn_trees(self.training)
 
     def draw(self, tokens, seed, repeat=1):
         drawn = torch.multinomial(self.p, tokens, replacement=True, generator=torch.Generator().manual_seed(seed))
@@ -213,16 +216,20 @@ class Source:
         blocks = len(counts.tokens)
         weights, once = resampled_weights(blocks, 200, seed), torch.ones(1, blocks, dtype=torch.float64)
 
-        def of(*function_and_arguments):
-            function, *arguments = function_and_arguments
-            return interval(function(*arguments, once).item(), function(*arguments, weights), blocks, 0.95, biased=True)
+        def of(entropy, correction):
+            value, resampled = (entropy(w) + correction.of(counts, w) for w in (once, weights))
+            return interval(value.item(), resampled, blocks, 0.95, unbiased=True)
+
+        def under(number):
+            correction = tree_correction(counts, number, trees[number], self.training)
+            return of(lambda w: tree_entropy(counts, number, trees[number], w), correction)
 
         lengths = tree_length(counts, 2, trees[2])
         value = (lengths.sum() / counts.tokens.sum()).item()
         return {
-            "marginal": of(tree_entropy, counts, 0, trees[0]),
-            "tree": of(tree_entropy, counts, 2, trees[2]),
-            "joint": of(joint_entropy, counts),
+            "marginal": under(0),
+            "tree": under(2),
+            "joint": of(lambda w: joint_entropy(counts, w), joint_correction(counts)),
             "tree_length": interval(value, weights @ lengths / (weights @ counts.tokens), blocks, 0.95),
         }
 
@@ -252,10 +259,9 @@ def test_the_correction_is_that_of_miller_and_madow_on_independent_vectors():
     source = Source()
     on = source.draw(3000, 1)
     counts = count_blocks([on], block_of_each(3000, None), list(source.trees))
-    weights, once = resampled_weights(200, 4000, 0), torch.ones(1, 200, dtype=torch.float64)
-    plug_in = tree_entropy(counts, 0, source.trees.independent, once).item()
-    found = interval(plug_in, tree_entropy(counts, 0, source.trees.independent, weights), 200, 0.95, biased=True)
-    assert found.value - plug_in == pytest.approx(6 / (2 * 3000 * math.log(2)), rel=0.25)
+    correction = tree_correction(counts, 0, source.trees.independent, source.training)
+    once = torch.ones(1, 200, dtype=torch.float64)
+    assert correction.of(counts, once).item() == pytest.approx(6 / (2 * 3000 * math.log(2)), rel=0.25)
 
 
 def test_wrong_input_is_refused(make_bae, vectors):
