@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="sequences a forward pass (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/two-tokens"), help="directory for what is made (%(default)s)")
     add_training_options(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, recipe="synthetic")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -9,25 +9,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = "osD^vP*X<>ph"
+LETTER = 0.07
+"""Inches of a letter of the legend."""
 
 
 def chart_png(chart: Chart) -> bytes:
     """A chart: a panel beside a panel, lines told apart by shade and marker, a marker's opacity 1 - FVU."""
-    figure = new_figure(4.6 * len(chart.panels) + 1.6, 4.4)
+    longest = max(len(line.name) for panel in chart.panels for line in panel.lines)
+    figure = new_figure(4.6 * len(chart.panels) + max(1.6, 0.6 + LETTER * longest), 4.4)
     panels = figure.subplots(1, len(chart.panels), squeeze=False, sharex=True, sharey=True)[0]
     colors = dict(zip(chart.names, shades(len(chart.names)), strict=True))
     for axes, panel in zip(panels, chart.panels, strict=True):
         for line in panel.lines:
             number = 0 if line.is_guide else chart.names.index(line.name)
             _draw(axes, line, "0.55" if line.is_guide else colors[line.name], MARKERS[number % len(MARKERS)])
-        axes.set_title(panel.title, fontsize=10)
+        axes.set_title(panel.title or chart.title, fontsize=10)
         axes.set_xlabel(chart.x.label)
         axes.grid(color="0.92")
     panels[0].set_ylabel(chart.y.label)
     _scale(panels[0], "x", chart.x)
     _scale(panels[0], "y", chart.y)
-    figure.suptitle(chart.title, fontsize=11)
-    figure.legend(handles=_handles(chart, colors), title=chart.legend, fontsize=8, loc="outside right upper", frameon=False)
+    if all(panel.title for panel in chart.panels):
+        figure.suptitle(chart.title, fontsize=11)
+    figure.legend(
+        handles=_handles(chart, colors),
+        title=chart.legend,
+        fontsize=8,
+        title_fontsize=9,
+        loc="outside right upper",
+        frameon=False,
+    )
     return png(figure)
 
 

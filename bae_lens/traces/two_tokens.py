@@ -33,6 +33,8 @@ class TwoTokenOptions(CellTraining):
 
     model: str
     """Model directory or name."""
+    recipe: str = "synthetic"
+    """Few values, each common: the bits of "recommended" start seldom on, and double many times over here (docs/traces.md)."""
     hook: str
     """Hook point; the paper's is layer 12 of Llama 3.2 1B, blocks.12.hook_resid_pre."""
     r: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512])
