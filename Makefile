@@ -14,11 +14,12 @@ export WANDB_MODE ?= disabled
 demo: $(READY)
 	$(BIN)/bae-lens demo --out runs/demo --replace
 
+# a thread each: those of two workers on two cores would wait for each other
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: test
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,7 +1,6 @@
 """The figures that the main job must reach on a real pretrained Llama, through public functions only."""
 
 import pytest
-import torch
 
 import bae_lens
 from bae_lens.analyze.fidelity import ablation_baseline, fidelity
@@ -12,14 +11,12 @@ HOOK = "blocks.1.hook_resid_pre"
 
 @pytest.fixture(scope="module")
 def story(data_dir):
-    torch.set_num_threads(2)
     model = bae_lens.load_model(data_dir / "story-llama")
     split = bae_lens.split_documents(bae_lens.read_documents(data_dir / "text" / "stories.generated.txt"))
     train, held_out = (bae_lens.tokenize(model.tokenizer, documents, 256) for documents in split)
     activations = [bae_lens.harvest(model, windows, HOOK, progress=False).vectors for windows in (train, held_out)]
     bae = bae_lens.train(activations[0], bae_lens.recipes.recommended(128), metadata={"hook_name": HOOK}, progress=False).bae
-    yield model, bae, held_out, *activations
-    torch.set_num_threads(1)
+    return model, bae, held_out, *activations
 
 
 def test_fvu_entropy_dead_and_dense_bits_reach_their_goals_on_held_out_stories(story):
