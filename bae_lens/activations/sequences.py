@@ -274,6 +274,8 @@ def none_long_enough(name: str, without: Sequence[Pool], layout: Layout) -> Valu
     """
     documents, longest = sum(pool.documents for pool in without), max((pool.longest for pool in without), default=0)
     dropped: Counter[str] = sum((pool.dropped for pool in without), Counter())
+    if not documents:
+        return ValueError(f"{name} holds no text")
     return ValueError(
         f"no sequence of {name} is long enough: of {documents} documents, {describe_dropped(dropped)}; {layout.min_tokens} "
         f"tokens besides BOS are needed, and the longest document has {longest}: give longer text, lower positions, "

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bae_lens.activations.sequences import POOL_BATCHES, Layout, pools
+from bae_lens.activations.sequences import POOL_BATCHES, Layout, none_long_enough, pools
 from bae_lens.activations.sources import Numbered, numbered_documents, text_source
 
 TEXT = ["One two three four five.", "", "Return the number of items. " * 9, "A file.", "The module raises an error. " * 4]
@@ -163,3 +163,8 @@ def test_a_pool_is_little_more_than_its_batches_whatever_the_documents_length(to
     sizes = [pool.documents for pool in pools((Numbered(n, t) for n, t in enumerate(texts)), tokenizer, layout)]
     assert sum(sizes) == 40
     assert max(sizes) * len(ids(tokenizer, texts[0])) <= POOL_BATCHES * 256 + len(ids(tokenizer, texts[0]))
+
+
+def test_a_text_without_documents_is_said_to_hold_none():
+    layout = Layout(context_size=16)
+    assert str(none_long_enough("empty.txt", [], layout)) == "empty.txt holds no text"
