@@ -231,7 +231,7 @@ def test_text_without_a_sequence_that_is_long_enough_is_refused_with_what_was_le
         harvest(text=[*TEXT, ""], positions=[1, 100], context_size=128)
     with pytest.raises(ValueError, match=r"3 documents were longer than the context; .* longest document has \d+"):
         harvest(text=[TEXT[4]] * 3, positions="last", context_size=16)
-    with pytest.raises(ValueError, match="of 0 documents, nothing"):
+    with pytest.raises(ValueError, match="0 documents in memory holds no text"):
         harvest(text=[])
     assert not list(tmp_path.iterdir())
 
