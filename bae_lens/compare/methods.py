@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bae_lens.checks import check_known
 from bae_lens.compare import baselines
-from bae_lens.compare.baselines import Baseline, check_baseline, sae_trainer, train_baseline
+from bae_lens.compare.baselines import Baseline, Start, check_baseline, sae_trainer, train_baseline
 from bae_lens.compare.paper_baselines import ALPHA, SETTINGS, K, check_paper_baseline, paper_trainer, train_paper_baseline
 from bae_lens.settings import as_json
 from bae_lens.training import recipes
@@ -82,6 +82,8 @@ class BaselineTraining(NamedTuple):
     baseline: Baseline
     d_sae: int
     trainer: TrainerConfig
+    start: Start = "data"
+    """Directions of data: each of them then needs fewer steps, the wider the more (`start_from_data`)."""
 
 
 class PaperTraining(NamedTuple):
@@ -147,7 +149,8 @@ def train_method(
         TypeError, ValueError, FloatingPointError: As `bae_lens.train`.
     """
     if isinstance(training, BaselineTraining):
-        return train_baseline(training.baseline, activations, training.d_sae, training.trainer, metadata)
+        how = (training.baseline, activations, training.d_sae, training.trainer, metadata)
+        return train_baseline(*how, start=training.start)
     if isinstance(training, PaperTraining):
         return train_paper_baseline(training.name, training.setting, activations, training.d_sae, training.trainer, metadata)
     return train(activations, training, metadata=metadata).bae

@@ -1,9 +1,19 @@
 import pytest
 import torch
-from sae_lens import GatedSAE, JumpReLUSAE, StandardSAE, TopKSAE
+from sae_lens import GatedSAE, JumpReLUSAE, StandardSAE, TopKSAE, TopKTrainingSAE, TopKTrainingSAEConfig
 
 import bae_lens
-from bae_lens.compare.baselines import Baseline, batchtopk, gated, jumprelu, matryoshka, standard, topk, train_baseline
+from bae_lens.compare.baselines import (
+    Baseline,
+    batchtopk,
+    gated,
+    jumprelu,
+    matryoshka,
+    standard,
+    start_from_data,
+    topk,
+    train_baseline,
+)
 
 KINDS = [
     (standard(0.1), StandardSAE),
@@ -97,3 +107,14 @@ def test_the_narrowest_nest_of_a_matryoshka_sae_reconstructs_better_alone_than_a
         return (sae.decode(features) - vectors).pow(2).sum()
 
     assert error_of_first_features(matryoshka(6)) < 0.8 * error_of_first_features(batchtopk(6))
+
+
+def test_a_start_from_data_puts_encoder_and_decoder_at_directions_of_vectors():
+    data = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=5, d_sae=16, k=2))
+    lengths = sae.W_dec.detach().norm(dim=1)
+    start_from_data(sae, data)
+    cosines = torch.nn.functional.cosine_similarity(sae.W_enc.detach().T[:, None], data[None], dim=2).max(1).values
+    assert cosines == pytest.approx(torch.ones(16), abs=1e-6)
+    torch.testing.assert_close(sae.W_enc.detach().norm(dim=0), torch.ones(16))
+    torch.testing.assert_close(sae.W_dec.detach(), sae.W_enc.detach().T * lengths[:, None])
