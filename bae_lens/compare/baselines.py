@@ -28,7 +28,6 @@ from bae_lens.training.inference import own_generators
 from bae_lens.training.normalization import fit_normalization
 from bae_lens.training.schedules import Schedule, in_steps
 
-
 Start = Literal["saelens", "data"]
 
 
