@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bae_lens.objective import covariance_triton
+from bae_lens.objective.cuda_graph import Recorded
 
 BLOCK_ENTRIES = 2**19
 """Covariances that are held at a time: 2 MiB, which stay in a processor's cache."""
@@ -72,14 +73,15 @@ def _by_kernels(bits: Tensor) -> "LiveCovariance | None":
     if not (bits.is_cuda and covariance_triton.available() and covariance_triton.fits(bits)) or _failed_kernels:
         return None
     try:
-        every = torch.arange(bits.shape[1], device=bits.device)
-        return LiveCovariance(*covariance_triton.covariance_with_gradient(bits), every)
+        value, gradient = _kernels(bits)
+        return LiveCovariance(value, gradient, torch.arange(bits.shape[1], device=bits.device))
     except covariance_triton.KernelsFailed as error:
         _failed_kernels.append(error)
         warnings.warn(f"the covariance goes on in eager torch, slower: {error}", stacklevel=2)
         return None
 
 
+_kernels = Recorded(covariance_triton.covariance_with_gradient)
 _failed_kernels: list[Exception] = []
 """Why the kernels are not tried again in this process."""
 
