@@ -108,9 +108,12 @@ def panel_columns(d_padded: int) -> int:
 
 def _by_panels(bits: Float[Tensor, "batch d_bits"]) -> tuple[Float[Tensor, ""], Float[Tensor, "batch d_bits"]]:
     n, d = bits.shape
-    ones = (bits == 1).sum(0, dtype=torch.int32)
-    binary = ((bits == 0).sum(0, dtype=torch.int32) + ones == n).all()
-    nothing = torch.zeros((), dtype=torch.float32, device=bits.device).masked_fill(~binary, math.nan)
+    ones, strange = (
+        torch.zeros(d, dtype=torch.int32, device=bits.device),
+        torch.zeros((), dtype=torch.int32, device=bits.device),
+    )
+    _kernels().count[-(-d // 64), -(-n // 128)](bits, ones, strange, n, d, *bits.stride(), ROWS=128, STEP=64)
+    nothing = torch.zeros((), dtype=torch.float32, device=bits.device).masked_fill(strange > 0, math.nan)
     packed = _packed(bits, ones)
     gradient = nothing.to(bits.dtype).expand(n, d).contiguous()
 
@@ -157,6 +160,19 @@ def _grid(columns: int, others: int) -> Callable[[dict[str, Any]], tuple[int]]:
 
 # Kernels. j runs over the live bits of the panel, i over the other side of the product, k is summed over. They name `tl`, which
 # `_language` fills in, and are compiled by `_kernels`; no_type_check keeps run-time type checkers away from what is compiled.
+
+
+@no_type_check
+def _count(bits, ones, strange, n, d, stride_n, stride_d, ROWS: tl.constexpr, STEP: tl.constexpr):
+    """Adds up each column's ones, and the entries that are neither 0 nor 1."""
+    k = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    j = tl.program_id(0) * STEP + tl.arange(0, STEP)
+    source = bits + k.to(tl.int64)[:, None] * stride_n + j.to(tl.int64)[None, :] * stride_d
+    bit = tl.load(source, mask=(k < n)[:, None] & (j < d)[None, :], other=0)
+    tl.atomic_add(ones + j, tl.sum((bit == 1).to(tl.int32), 0), mask=j < d, sem="relaxed")
+    others = tl.sum(tl.sum(((bit != 0) & (bit != 1)).to(tl.int32), 1), 0)
+    if others > 0:
+        tl.atomic_add(strange, others, sem="relaxed")
 
 
 @no_type_check
@@ -238,8 +254,8 @@ def _centred_product(
     tl.store(target, centred.to(DIVISION) / pairs + tl.load(nothing), mask=(i < n)[:, None] & here[None, :])
 
 
-SIGNS_TILES = ((128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 128, 128, 4, 3), (128, 64, 128, 4, 3))
-PRODUCT_TILES = ((128, 128, 128, 8, 4), (128, 128, 128, 4, 3), (128, 64, 128, 4, 3), (64, 64, 128, 4, 4))
+SIGNS_TILES = ((128, 256, 128, 8, 3), (128, 128, 128, 8, 3), (128, 128, 128, 4, 3), (64, 128, 128, 4, 3), (128, 64, 128, 4, 3))
+PRODUCT_TILES = ((256, 128, 128, 8, 3), (128, 128, 128, 8, 4), (128, 128, 128, 4, 3), (128, 64, 128, 4, 3), (64, 64, 128, 4, 4))
 """What tuning chooses from: BLOCK_J, BLOCK_I, BLOCK_K, warps, stages.
 
 On Hopper Triton waits for each int8 product before it starts the next (it overlaps only those that add up in fp32), so most of
@@ -251,6 +267,7 @@ INTERPRETER_TILES = ((64, 64, 64, 4, 1),)
 class Kernels(NamedTuple):
     """The kernels, compiled for each new set of dtypes and divisibilities, and tuned for each new padded size."""
 
+    count: Any
     pack: Any
     signs: Any
     product: Any
@@ -262,6 +279,7 @@ def _kernels() -> Kernels:
     import triton  # pyright: ignore[reportMissingImports]
 
     return Kernels(
+        triton.jit(_count),
         triton.jit(_pack),
         _tuned(triton, _signs, SIGNS_TILES, reset_to_zero=["row_sizes", "row_sums"]),
         _tuned(triton, _centred_product, PRODUCT_TILES),
