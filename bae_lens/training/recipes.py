@@ -110,7 +110,7 @@ def synthetic(
     expansion: float = 4,
     *,
     bits_per_feature: int = 1,
-    entropy_weight: float = 2e-2,
+    entropy_weight: float | None = None,
     steps: int = 3000,
     batch_size: int = 512,
     seed: int = 0,
@@ -122,7 +122,12 @@ def synthetic(
     time; those of `recommended` start seldom on, which is right for real activations and wrong here. Weights are in units of
     L_r summed over d_in, of the vectors as they are: neither centred nor rescaled. The covariance term decays with the learning
     rate: the covariances of a minibatch are never 0. Where a feature is one bit, the code is revised (objective/revise.py).
+
+    The entropy weight is 0.02 up to 1,024 bits and falls as 1 / d' beyond: all bits begin with an entropy of 1, whatever the
+    rank, and at d' = 4096 a weight of 0.02 silences them before they have learnt anything (docs/synthetic_benchmark.md).
     """
+    if entropy_weight is None:
+        entropy_weight = 2e-2 * min(1.0, 1024 / (_width(d_in, expansion) * bits_per_feature))
     sae = TrainingBAEConfig(
         d_in=d_in,
         d_sae=_width(d_in, expansion),
@@ -131,7 +136,7 @@ def synthetic(
         surrogate_width=0.3,
         init="linear",
         entropy_weight=entropy_weight,
-        covariance_weight=2e-3,
+        covariance_weight=entropy_weight / 10,
     )
     trainer = _trainer(
         4e-3,
