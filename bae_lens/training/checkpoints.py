@@ -1,4 +1,7 @@
-"""Checkpoints of a run: everything that training goes on from, bit for bit; written whole or not at all, the last few kept."""
+"""Checkpoints of a run: everything that training goes on from, bit for bit; written whole or not at all, the last few kept.
+
+However many processes train together there is one checkpoint, of the whole BAE: any other number of them can take it up.
+"""
 
 import json
 import shutil
@@ -44,22 +47,38 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(
-    directory: Path, step: int, sae: TrainingBAE, optimizer: torch.optim.Optimizer, source: Source, keep: int
+    directory: Path,
+    step: int,
+    sae: TrainingBAE,
+    optimizer: torch.optim.Optimizer,
+    source: Source,
+    keep: int,
+    parallel: Parallel = ONE_PROCESS,
 ) -> Path:
-    """Writes ``step-XXXXXXXX/`` into a directory, then removes all but the last `keep`."""
+    """Writes ``step-XXXXXXXX/`` into a directory, then removes all but the last `keep`.
+
+    All processes call it where they split the features; the first one writes.
+    """
     path = directory / f"step-{step:08d}"
-    if path.exists():  # a run that was resumed and interrupted before its next step
+    if parallel.ranks.features is None and not parallel.is_first:
         return path
-    moments = {
-        f"{number}.{field}": tensor.contiguous()
-        for number, fields in optimizer.state_dict()["state"].items()
-        for field, tensor in fields.items()
-    }
-    weights = {name: tensor.contiguous() for name, tensor in sae.state_dict().items()}
+    splits = parallel.ranks.features is not None
+    there = path.exists() if parallel.is_first else False
+    if parallel.told(there) if splits else there:  # a run that was resumed and interrupted before its next step
+        return path
+    parts = {FILES[0]: sae.state_dict(), FILES[1]: moments_of(sae, optimizer)}
+    if not parallel.is_first:
+        for tensors in parts.values():
+            for _ in wholes(tensors, parallel):
+                pass
+        return path
     with new_directory(path) as new:
-        save_file(weights, new / FILES[0])
-        save_file(moments, new / FILES[1])
-        write_json(new / FILES[2], sae.cfg.to_dict())
+        for name, tensors in parts.items():
+            kinds = {key: (whole_shape(key, tensor, parallel), tensor.dtype) for key, tensor in tensors.items()}
+            plain = ((_plain(key), tensor) for key, tensor in wholes(tensors, parallel) if tensor is not None)
+            write_tensors(new / name, {_plain(key): kind for key, kind in kinds.items()}, plain)
+        cfg = dataclasses.replace(copy.deepcopy(sae.cfg), d_sae=sae.cfg.d_sae * parallel.ranks.feature_size)
+        write_json(new / FILES[2], cfg.to_dict())
         checksums = {name: sha256(new / name) for name in FILES}
         state = {"step": step, "data": source.state(), "prior_samples": sae.cfg.prior_samples, "sha256": checksums}
         write_json(new / "state.json", state)
