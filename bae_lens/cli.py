@@ -24,6 +24,7 @@ from bae_lens.commands import (
     transcoder,
     two_tokens,
 )
+from bae_lens.stopping import Terminated, sigterm_as_ctrl_c
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -74,7 +75,8 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C."""
+    """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C,
+    143 for SIGTERM."""
     parser = argparse.ArgumentParser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -85,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(WELCOME)
         return 0
     try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print("\nbae-lens: interrupted; nothing half-written was left", file=sys.stderr)
-        return 130
-    except (ValueError, TypeError, IndexError, OSError, RuntimeError, FloatingPointError) as error:
+        with sigterm_as_ctrl_c():
+            return args.run(args)
+    except KeyboardInterrupt as stop:
+        print(f"\nbae-lens: {str(stop) or 'interrupted; nothing half-written was left'}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    except (ValueError, TypeError, IndexError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         if args.traceback:
             raise
         print(f"\nbae-lens: error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -17,6 +17,7 @@ from bae_lens.model.transforms import fold_polarity
 from bae_lens.objective.metrics import CodeMetrics
 from bae_lens.objective.revise import revise
 from bae_lens.objective.training_bae import TrainingBAE
+from bae_lens.stopping import interruption, stopped_by
 from bae_lens.training.checkpoints import read_last_checkpoint, write_checkpoint
 from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.data import START_SAMPLES, Source
@@ -24,7 +25,7 @@ from bae_lens.training.inference import estimate_from, to_inference
 from bae_lens.training.metrics import LOSSES, HistoryRow, Log, ValidationRow
 from bae_lens.training.normalization import Normalization
 from bae_lens.training.run_directory import RunDirectory
-from bae_lens.training.watch import LossWatch, interruption
+from bae_lens.training.watch import LossWatch, Problem
 
 Callback = Callable[[int, BAE], None]
 """What `train` shows the BAE to while it trains: (steps that were made, the BAE as it stands)."""
@@ -70,41 +71,48 @@ class Run:
         if checkpoint is not None:
             checkpoint.restore(self.sae, self.optimizer, self.source)
             self.step = checkpoint.step
-            self._set_width(self.step - 1)  # there may be no step left
+            self.set_width(self.step - 1)  # there may be no step left
 
-    def optimize(self, progress: bool) -> None:
-        """All steps that are left."""
+    def open_log(self) -> None:
+        """Takes up the metrics at the step that comes next; who opens them closes them."""
         path = None
         config: dict[str, Any] = {"recipe": Recipe(self.sae.cfg, self.cfg).to_dict()}
         if self.directory is not None:
             path, config["run"] = self.directory.metrics, self.directory.name()
         self.log = Log(path, self.cfg.log_to, config)
         self.log.resume_at(self.step)
+
+    def optimize(self, progress: bool) -> None:
+        """All steps that are left."""
+        self.open_log()
         bar = tqdm(total=self.steps, initial=self.step, desc="BAE", unit="step", disable=not progress)
         try:
             with bar, interruption() as interrupted:
                 while self.step < self.steps:
                     self._train_step(bar)
                     bar.update()
-                    if interrupted():
-                        self._leave()
-            if self.directory is not None:
-                self._checkpoint()  # what comes after the last step may fail too
+                    if (signal := interrupted()) is not None:
+                        raise stopped_by(signal, self.leave())
+            self.end_steps()
         finally:
             self.log.close()
 
+    def end_steps(self) -> None:
+        """Saves them all: what comes after the last step may fail too."""
+        if self.directory is not None:
+            self._checkpoint()
+
     def _train_step(self, bar: Any) -> None:
-        cfg, step, last = self.cfg, self.step, self.step == self.steps - 1
-        rate = self._learning_rate()
-        coefficients = self._coefficients()
+        step = self.step
+        rate = self.learning_rate()
+        coefficients = self.coefficients()
         if step == self.sae.cfg.warm_steps:
             self.optimizer.state.clear()  # its moments belong to the weights before they became levels
-        logging = step % cfg.log_every == 0 or last
-        if step and coefficients.get("entropy") and step in {round(share * self.steps) for share in cfg.revise_at}:
-            self._revise(coefficients["entropy"])
+        logging = self.is_logging()
+        batch = self.normalized(self.next_batch())
+        self.revise_if_due(coefficients)
         self.optimizer.param_groups[0]["lr"] = rate
-        self._set_width(step)
-        batch = self.normalized(self.source.next_batch())
+        self.set_width(step)
         output = self.sae.training_forward_pass(TrainStepInput(batch, coefficients, None, step, logging))
         self.watch.see(step, output.losses)
         if logging or batch.device.type == "cpu":  # looking waits for the device
@@ -112,11 +120,40 @@ class Run:
         self.optimizer.zero_grad()
         output.loss.backward()
         self.optimizer.step()
-        self.step += 1
+        row = None
         if logging:
-            row = _history_row(step, output, rate)
-            self.log.add(row)
+            metrics: Any = output.metrics
+            row = history_row(step, output.losses, CodeMetrics(**metrics), rate, output.loss)
+        self.step_made(row)
+        if row is not None:
             bar.set_postfix(fvu=f"{row.fvu:.3f}", bits=f"{row.entropy:.1f}", live=row.live)
+
+    def is_logging(self) -> bool:
+        """Whether the step that comes next is written down."""
+        return self.step % self.cfg.log_every == 0 or self.step == self.steps - 1
+
+    def next_batch(self) -> Tensor:
+        """The next minibatch of raw vectors.
+
+        Raises:
+            OSError, ValueError: If the data cannot be read any more; what was learnt is saved before.
+        """
+        try:
+            return self.source.next_batch()
+        except (OSError, ValueError) as error:
+            known = "there was no directory to save them to"
+            if self.directory is not None and (path := self._checkpoint()) is not None:
+                known = f"they are saved in {path}, and resume=True goes on from there"
+            kind = next(k for k in (FileNotFoundError, OSError, ValueError) if isinstance(error, k))
+            raise kind(f"{error}; {self.step} of {self.steps} steps were made, {known}") from error
+
+    def step_made(self, row: HistoryRow | None) -> None:
+        """What comes after a step: its row where there is one, a look at the validation vectors, a checkpoint."""
+        cfg = self.cfg
+        self.step += 1
+        last = self.step == self.steps
+        if row is not None:
+            self.log.add(row)
         has_code = self.step > self.sae.cfg.warm_steps or not self.sae.cfg.warm_steps
         if self.validation is not None and has_code and (self.step % cfg.validate_every == 0 or last):
             self.log.add(self._validate(self.validation))
@@ -125,17 +162,19 @@ class Run:
         if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
             self._checkpoint()
 
-    def _learning_rate(self) -> float:
+    def learning_rate(self) -> float:
+        """Of the step that comes next."""
         cfg, warm = self.cfg, self.sae.cfg.warm_steps
         if self.sae.cfg.objective == "rate_distortion" and self.step >= warm:
             return cfg.refined_learning_rate * cfg.refined_schedule.factor(self.step - warm, self.steps - warm)
         return cfg.learning_rate * cfg.learning_rate_schedule.factor(self.step, warm or self.steps)
 
-    def _set_width(self, step: int) -> None:
+    def set_width(self, step: int) -> None:
         """Gives the surrogate its width of a step; the BAE that training ends with keeps the last."""
         self.sae.cfg.surrogate_width = self.width * self.cfg.width_schedule.factor(step, self.steps)
 
-    def _coefficients(self) -> dict[str, float]:
+    def coefficients(self) -> dict[str, float]:
+        """The weights of the loss's terms at the step that comes next."""
         cfg, sae = self.cfg, self.sae.cfg
         if sae.objective == "rate_distortion":
             begun, left = max(self.step - sae.warm_steps, 0), self.steps - sae.warm_steps
@@ -144,6 +183,12 @@ class Run:
             "entropy": sae.entropy_weight * cfg.entropy_schedule.factor(self.step, self.steps),
             "covariance": sae.covariance_weight * cfg.covariance_schedule.factor(self.step, self.steps),
         }
+
+    def revise_if_due(self, coefficients: dict[str, float]) -> None:
+        """Revises the code where the step that comes next is one before which that is to be done."""
+        due = {round(share * self.steps) for share in self.cfg.revise_at}
+        if self.step and coefficients.get("entropy") and self.step in due:
+            self._revise(coefficients["entropy"])
 
     def _revise(self, entropy_weight: float) -> None:
         """Revises the code on the first vectors that are known; Adam forgets the bits that were not kept."""
@@ -174,19 +219,23 @@ class Run:
             self.directory.checkpoints, self.step, self.sae, self.optimizer, self.source, self.cfg.keep_checkpoints
         )
 
-    def _leave(self) -> None:
+    def leave(self) -> str:
+        """Saves what was learnt; how far training came, and where it goes on from."""
         where = "there was no directory to save it to"
         if self.directory is not None and self._checkpoint() is not None:
             where = f"train(..., out={str(self.directory.path)!r}, resume=True) goes on from there"
-        raise KeyboardInterrupt(f"training was interrupted after {self.step} of {self.steps} steps; {where}")
+        return f"training was interrupted after {self.step} of {self.steps} steps; {where}"
 
     def _stop_if_not_finite(self) -> None:
         problem = self.watch.problem()
-        if problem is None:
-            return
+        if problem is not None:
+            raise self.not_finite(problem)
+
+    def not_finite(self, problem: Problem) -> FloatingPointError:
+        """The error that says so, with the last checkpoint from before."""
         good = None if self.directory is None else self.directory.last_checkpoint_before(problem.step)
         known = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
-        raise FloatingPointError(f"{problem.what}: begin again with a lower learning rate; {known}")
+        return FloatingPointError(f"{problem.what}: begin again with a lower learning rate; {known}")
 
     @torch.no_grad()
     def _validate(self, validation: Tensor) -> ValidationRow:
@@ -220,12 +269,10 @@ class Run:
         return bae, flipped
 
 
-def _history_row(step: int, output: TrainStepOutput, learning_rate: float) -> HistoryRow:
-    losses: Any = output.losses
-    losses = dict.fromkeys(LOSSES, 0.0) | {name: loss.item() for name, loss in losses.items()}
-    metrics: Any = output.metrics
-    metrics = _numbers(CodeMetrics(**metrics))
-    return HistoryRow(step=step, loss=output.loss.item(), **losses, **metrics, learning_rate=learning_rate)
+def history_row(step: int, losses: dict[str, Tensor], metrics: CodeMetrics, learning_rate: float, loss: Tensor) -> HistoryRow:
+    """The row of a step."""
+    values = dict.fromkeys(LOSSES, 0.0) | {name: value.item() for name, value in losses.items()}
+    return HistoryRow(step=step, loss=loss.item(), **values, **_numbers(metrics), learning_rate=learning_rate)
 
 
 def _numbers(metrics: CodeMetrics) -> dict[str, Any]:

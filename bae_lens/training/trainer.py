@@ -17,7 +17,7 @@ from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training.config import Recipe
 from bae_lens.training.data import Vectors, as_source, hash_of
 from bae_lens.training.inference import own_generators
-from bae_lens.training.memory import check_memory
+from bae_lens.training.memory import check_memory, memory_errors
 from bae_lens.training.metrics import HistoryRow, Log, ValidationRow
 from bae_lens.training.normalization import fit
 from bae_lens.training.run import Callback, Run
@@ -68,10 +68,33 @@ def train(
     Raises:
         TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite; if a
             schedule does not fit the run; if the run in `out` has another recipe or other data (every difference is named).
-        MemoryError: If the device's free memory does not hold the training (with the estimate).
+        MemoryError: If the device's free memory does not hold the training (with the estimate), or it runs out while training.
         FileExistsError, PermissionError: If `out` holds something else, or cannot be written.
+        OSError: If the data cannot be read any more, or a checkpoint not be written: what is saved, and what to do.
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
-        KeyboardInterrupt: After Ctrl-C, at the end of a step; a second one does not wait.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of a step; a second one does not wait.
+    """
+    begun = begin(activations, recipe, validation=validation, metadata=metadata, out=out, resume=resume, callback=callback)
+    if isinstance(begun, Trained):
+        return begun
+    with memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device):
+        begun.optimize(progress)
+        return ended(begun)
+
+
+def begin(
+    activations: Vectors,
+    recipe: Recipe,
+    *,
+    validation: Float[Tensor, "held_out d_in"] | None = None,
+    metadata: dict[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    callback: Callback | None = None,
+) -> Run | Trained:
+    """The run that `train` makes, at the step that it goes on from; or what came of it, where it has ended.
+
+    Arguments and errors as `train`'s.
     """
     _check_recipe(recipe)
     cfg = recipe.trainer
@@ -105,7 +128,11 @@ def train(
     run = Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory, callback)
     if directory is not None and resume:
         run.go_on()
-    run.optimize(progress)
+    return run
+
+
+def ended(run: Run) -> Trained:
+    """What a run without steps left gives back; in its directory it has ended with this."""
     bae, flipped = run.finish()
     return Trained(bae, *_by_split(run.log), flipped)
 
