@@ -29,6 +29,7 @@ from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
 from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.distill import distill_encoder
+from bae_lens.training.distributed import distributed
 from bae_lens.training.schedules import Schedule
 from bae_lens.training.trainer import train
 from bae_lens.version import __version__
@@ -64,6 +65,7 @@ __all__ = [
     "__version__",
     "attach",
     "distill_encoder",
+    "distributed",
     "entropy_estimates",
     "feature_effect",
     "harvest",

@@ -1,9 +1,10 @@
 """The covariance term of a minibatch whose vectors, or features, are spread over processes: exact, as `covariance` has it.
 
-Co-activation counts are of all vectors, so the packed bits of a minibatch go to every process that shares its vectors (an eighth
-of a byte a bit; counts would take 4 bytes a pair of bits). These share the work on the blocks of the matrix, and tell each other
-their signs, block by block: as much work for each as one process has with its own vectors. Where features are spread, the packed
-bits of each block of features travel round the ring of processes, and each process adds up what its own bits have with them.
+Co-activation counts are of all vectors, so the packed bits of a minibatch go to every process that shares its vectors (an
+eighth of a byte a bit; counts would take 4 bytes a pair of bits). These share the work on the blocks of the matrix, and tell
+each other their signs, block by block: as much work for each as one process has with its own vectors. Where features are
+spread, the packed bits of each block of features travel round the ring of processes, and each adds up what its own have with
+them.
 """
 
 from collections.abc import Callable, Iterator

@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from bae_lens.activations.epochs import WHOLE, Share, plan_epoch
 from bae_lens.activations.prefetch import prefetch
 from bae_lens.checks import check_activations
 from bae_lens.chunks import rows_at_once
+from bae_lens.objective.ranks import Ranks
 
 START_SAMPLES = 8192
 """Vectors that a start from data sees; a share of 0.005 of them is still 40."""
@@ -86,6 +88,11 @@ def as_source(vectors: Vectors, device: str) -> Source:
     raise TypeError(
         f"activations must be a tensor, an ActivationDataset or an iterable of tensors, got {type(vectors).__name__}"
     )
+
+
+def shared_chunks(source: Source, ranks: Ranks) -> Iterator[Tensor]:
+    """Of the chunks that a source knows, those of this process."""
+    return islice(source.known(), ranks.data_index, None, ranks.data_size)
 
 
 def hash_of(x: Float[Tensor, "samples d_in"]) -> str:

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from bae_lens.activations.epochs import Share
 from bae_lens.objective.ranks import ALONE, Ranks
+from bae_lens.settings import as_json, differences
 from bae_lens.training.failures import RankFailed, failing_together
 
 TIMEOUT = timedelta(minutes=10)
@@ -71,7 +71,7 @@ class Parallel:
         """The largest of the processes' numbers."""
         if self.world == 1:
             return number
-        found = torch.tensor([number])
+        found = torch.tensor([int(number)])
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
@@ -83,10 +83,14 @@ class Parallel:
         """Compares what every process was given with what the first one was.
 
         Raises:
-            ValueError: On all of them, if one was given something else.
+            ValueError: In a process that was given something else: each difference is named.
+            RankFailed: In the others.
         """
-        if not self.all(self.told(value) == json.loads(json.dumps(value))):
-            raise ValueError(f"the processes were given different {what}: start all of them with the same arguments")
+        expected = as_json(self.told(value))
+        with self.door():
+            changed = differences(expected, as_json(value))
+            if changed:
+                raise ValueError(f"rank {self.rank} was given other {what} than rank 0: {'; '.join(changed)}")
 
     @contextmanager
     def door(self) -> Iterator[None]:
@@ -137,7 +141,9 @@ def distributed(*, feature_parallel: int = 1, device: str = "cpu", backend: str 
     dist.init_process_group(chosen, timeout=TIMEOUT)
     rank = dist.get_rank()
     with failing_together(rank):
-        mesh = dist.init_device_mesh(kind.type, (world // feature_parallel, feature_parallel), mesh_dim_names=("data", "features"))
+        mesh = dist.init_device_mesh(
+            kind.type, (world // feature_parallel, feature_parallel), mesh_dim_names=("data", "features")
+        )
         groups = (mesh.get_group(name) if mesh.size(number) > 1 else None for number, name in enumerate(("data", "features")))
         yield Parallel(Ranks(*groups), rank, world, device)
     dist.destroy_process_group()

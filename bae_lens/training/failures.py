@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 KEY = "bae_lens/failed"
 """Where the first process that fails leaves its number and its error."""
@@ -44,6 +43,8 @@ def _fail(rank: int, error: BaseException, status: int) -> None:
     first = _first_failure(rank, None if lost or isinstance(error, RankFailed) else error)
     if first == rank:
         if os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
             get_error_handler().record_exception(error)
         return
     if first is None and not lost:
@@ -51,8 +52,8 @@ def _fail(rank: int, error: BaseException, status: int) -> None:
     _wait()
     if first is None:
         raise RankFailed(
-            f"another process of this job was lost, and this one, rank {rank}, ends with it; the same command again goes on from "
-            f"the last checkpoint ({str(error).splitlines()[0]})"
+            f"another process of this job was lost, and this one, rank {rank}, ends with it; the same command again goes on "
+            f"from the last checkpoint ({str(error).splitlines()[0]})"
         ) from error
     sys.exit(status)
 

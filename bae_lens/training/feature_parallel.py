@@ -1,8 +1,8 @@
 """A BAE whose features are split over processes: encoder columns, decoder rows and all that is counted a feature.
 
-Every process has a `TrainingBAE` of its own features, with the whole vectors and the whole decoder bias: what is the same on all
-of them is changed in the same way by all. Outside of the processes there is one BAE: the first process makes its start, and
-collects it, tensor by tensor, where it is saved.
+Every process has a `TrainingBAE` of its own features, with the whole vectors and the whole decoder bias: what is the same on
+all of them is changed in the same way by all. Outside of the processes there is one BAE: the first process makes its start,
+and collects it, tensor by tensor, where it is saved.
 """
 
 import copy
@@ -34,7 +34,9 @@ def check_parallel(recipe: Any, parallel: Parallel) -> None:
     if ranks.feature_size == 1:
         return
     if sae.d_sae % ranks.feature_size:
-        raise ValueError(f"d_sae = {sae.d_sae} features cannot be split over {ranks.feature_size} processes: make it a multiple")
+        raise ValueError(
+            f"d_sae = {sae.d_sae} features cannot be split over {ranks.feature_size} processes: make it a multiple"
+        )
     refused = {
         f"objective={sae.objective!r}": sae.objective != "entropy",
         f"revise_at={trainer.revise_at}": bool(trainer.revise_at),
@@ -43,7 +45,8 @@ def check_parallel(recipe: Any, parallel: Parallel) -> None:
     named = [name for name, is_so in refused.items() if is_so]
     if named:
         raise ValueError(
-            f"{' and '.join(named)} needs all features in one process: leave --feature-parallel at 1, and split the minibatch only"
+            f"{' and '.join(named)} needs all features in one process: leave --feature-parallel at 1, and split only "
+            "the minibatch"
         )
 
 
@@ -60,11 +63,16 @@ def split_bae(sae: TrainingBAE, parallel: Parallel) -> TrainingBAE:
     if parallel.is_first and parallel.ranks.features is not None:
         with own_generators(sae.cfg.device):
             part = TrainingBAE(config_of_part(sae.cfg, parallel.ranks.feature_size))
-    whole = sae.state_dict() if parallel.is_first else {}
-    received = spread(whole, {name: (tensor.shape, tensor.dtype) for name, tensor in part.state_dict().items()}, part.device, parallel)
-    part.load_state_dict(received)
+    take_state(part, sae.state_dict(), parallel)
     part.ranks = parallel.ranks
     return part
+
+
+def take_state(part: TrainingBAE, whole: Mapping[str, Tensor], parallel: Parallel) -> None:
+    """Gives every process its part of the first one's weights and buffers."""
+    if parallel.world > 1:
+        kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in part.state_dict().items()}
+        part.load_state_dict(spread(whole if parallel.is_first else {}, kinds, part.device, parallel))
 
 
 def spread(
@@ -106,6 +114,15 @@ def wholes(parts: Mapping[str, Tensor], parallel: Parallel) -> Iterator[tuple[st
             yield name, None if pieces is None else torch.cat(pieces, dimension)
 
 
+def whole_shape(name: str, part: Tensor, parallel: Parallel) -> tuple[int, ...]:
+    """The shape of the tensor that a part is of."""
+    shape = list(part.shape)
+    dimension = SPLIT.get(name.rpartition("/")[2], -1) if shape else -1
+    if dimension >= 0:
+        shape[dimension] *= parallel.ranks.feature_size
+    return tuple(shape)
+
+
 def whole_bae(part: BAE, parallel: Parallel) -> BAE:
     """The BAE of all features in the first process; in the others what they had."""
     if parallel.ranks.features is None:
@@ -117,13 +134,13 @@ def whole_bae(part: BAE, parallel: Parallel) -> BAE:
     return _filled(cfg.to_dict(), found)
 
 
-def same_bae(bae: BAE, parallel: Parallel) -> BAE:
-    """The first process's BAE in all of them."""
+def same_bae(bae: BAE | None, parallel: Parallel) -> BAE:
+    """The first process's BAE in all of them, each on its own device."""
+    cfg = parallel.told(None if bae is None else bae.cfg.to_dict())
+    if bae is None or not parallel.is_first:
+        bae = _filled(cfg | {"device": parallel.device or cfg["device"]}, {})
     if parallel.world == 1:
         return bae
-    cfg = parallel.told(bae.cfg.to_dict())
-    if not parallel.is_first:
-        bae = _filled(cfg | {"device": str(bae.device)}, {})
     for tensor in bae.state_dict().values():
         dist.broadcast(tensor, 0)
     return bae
