@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from sae_lens.saes.sae import TrainStepInput
+from training.processes import quick, together, vectors
 
 import bae_lens
 from bae_lens.objective.covariance import covariance_loss
@@ -14,7 +15,6 @@ from bae_lens.objective.ranks import ALONE
 from bae_lens.training.failures import RankFailed
 from bae_lens.training.gradients import GradientSum
 from bae_lens.training.recipes import rate_distortion, recommended, synthetic
-from training.processes import quick, together, vectors
 
 
 def assert_same(one, many, x, tolerance):
