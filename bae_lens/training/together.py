@@ -87,7 +87,7 @@ def together_at_most(recipe: Recipe) -> int:
 
 
 def train_together(trainings: Sequence[Training], *, always: bool = False, progress: bool = True) -> list[Outcome]:
-    """Trains BAEs, those of one kind (`kind_of`) as one batched computation where that is faster (`pays`), the others one by one.
+    """Trains BAEs, those of one kind (`kind_of`) as one batched computation where that is faster (`pays`), others one by one.
 
     Runs that were interrupted after different numbers of steps catch up with each other first.
 
