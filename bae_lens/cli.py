@@ -21,6 +21,7 @@ from bae_lens.commands import (
     synthetic,
     taskvec,
     train,
+    train_grid,
     transcoder,
     two_tokens,
 )
@@ -33,6 +34,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
   bae-lens harvest --hooks PATTERN --out acts/    a model's activations to disk, of any number of hook points
   bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
+  bae-lens train-grid --activations acts/ --out D BAEs for every layer, position, seed and setting, as one job
   bae-lens entropy --activations DIR              entropy of hidden states by layer and position of the token (Fig. 3)
   bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
   bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
@@ -56,6 +58,7 @@ COMMANDS = (
     demo,
     harvest,
     train,
+    train_grid,
     entropy,
     icl,
     two_tokens,

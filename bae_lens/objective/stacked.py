@@ -11,11 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bae_lens.objective.covariance import by_kernels
 from bae_lens.objective.entropy import entropy_loss, level_entropy_loss
 from bae_lens.objective.training_bae import PRIOR_MOMENTUM, TrainingBAE
 
 COVARIANCES = {"cpu": 2**20, "cuda": 2**26}
 """Covariances of all BAEs together that are held at a time: 4 MiB in a processor's cache, 256 MiB on a GPU."""
+
+WIDE = 2048
+"""From so many bits on, the kernels that a GPU may have for one BAE's covariance are faster than batched products."""
 
 
 class Weights(NamedTuple):
@@ -124,6 +128,9 @@ class _StackedCovariance(torch.autograd.Function):
 def _covariances(bits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """Values, and the gradient 2 / (n - 1) (U - the mean of U over the batch), U = bits @ sign(cov), its diagonal 0."""
     baes, n, width = bits.shape
+    found = [by_kernels(own) for own in bits] if width >= WIDE else []
+    if found and all(one is not None and one.gradient is not None for one in found):
+        return torch.stack([one.value for one in found if one]), torch.stack([one.gradient for one in found if one])
     exact = torch.int32 if n * n < 2**31 else torch.int64
     counts_in = bits.dtype if n < 2**24 else torch.float64
     codes = bits.to(counts_in)

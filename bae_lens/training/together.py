@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bae_lens.model.binarize import SURROGATES
+from bae_lens.model.config import encoder_width
 from bae_lens.objective.stacked import Coefficients, StackedPass, stacked_pass, stacked_unexplained
 from bae_lens.settings import as_json
 from bae_lens.stopping import interruption, stopped_by
@@ -32,6 +33,8 @@ SAMPLEWISE = {name: surrogate.gradient for name, surrogate in SURROGATES.items()
 """The surrogates that come with the package: each looks at one entry at a time, as one of your own need not."""
 SHARE_OF_MEMORY = 0.8
 """Of a device's free memory, what trainings that run together may take, vectors apart."""
+SMALL_STEP = 2**20
+"""Multiplications of a step's encoder up to which, on a CPU, what a step costs apart from them is most of it."""
 T = TypeVar("T")
 
 
@@ -65,16 +68,31 @@ def kind_of(recipe: Recipe) -> dict[str, Any] | None:
     return {part: {k: v for k, v in fields[part].items() if k not in MAY_DIFFER[part]} for part in MAY_DIFFER}
 
 
+def pays(recipe: Recipe) -> bool:
+    """Whether BAEs of a recipe are trained faster together: on a GPU, and on a CPU where a step is small.
+
+    A rule, so that it is the same one whenever a run goes on (`benchmarks/scale_grid.py` measures it).
+    """
+    if kind_of(recipe) is None:
+        return False
+    sae = recipe.sae
+    products = recipe.trainer.batch_size * sae.d_in * encoder_width(sae)
+    return torch.device(recipe.trainer.device).type != "cpu" or products <= SMALL_STEP
+
+
 def together_at_most(recipe: Recipe) -> int:
     """How many BAEs of a recipe its device's free memory holds, vectors apart."""
     needed = training_bytes(recipe.sae, recipe.trainer.batch_size)
     return max(1, int(SHARE_OF_MEMORY * free_bytes(recipe.trainer.device) // needed))
 
 
-def train_together(trainings: Sequence[Training], *, progress: bool = True) -> list[Outcome]:
-    """Trains BAEs, those of one kind (`kind_of`) as one batched computation, the others one by one.
+def train_together(trainings: Sequence[Training], *, always: bool = False, progress: bool = True) -> list[Outcome]:
+    """Trains BAEs, those of one kind (`kind_of`) as one batched computation where that is faster (`pays`), others one by one.
 
     Runs that were interrupted after different numbers of steps catch up with each other first.
+
+    Args:
+        always: Train together whatever can be, faster or not.
 
     Returns:
         For each what `train` would give back; or the error that ended it and stopped no other.
@@ -84,7 +102,7 @@ def train_together(trainings: Sequence[Training], *, progress: bool = True) -> l
     """
     groups: list[tuple[Any, list[int]]] = []
     for number, training in enumerate(trainings):
-        kind = kind_of(training.recipe)
+        kind = kind_of(training.recipe) if always or pays(training.recipe) else None
         same = next((numbers for other, numbers in groups if kind is not None and other == kind), None)
         groups.append((kind, [number])) if same is None else same.append(number)
     outcomes: dict[int, Outcome] = {}
