@@ -3,8 +3,8 @@
     python benchmarks/scale.py --json out.json            # all of them
     python benchmarks/scale.py --only weak memory         # one BAE on two processes: on a machine with nothing else to do
 
-"weak" gives each of two processes as many vectors as one has; "memory" splits the features of one BAE. The two take turns with
-the one process that they are compared with.
+"weak" gives each of two processes as many vectors as one has, and takes turns with the one; "memory" splits the features of one
+BAE over two processes; benchmarks/scale_grid.py says what the others are.
 """
 
 import argparse
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import scale_grid
 import scale_parallel
 import torch
 from tabulate import tabulate
 
-TABLES = scale_parallel.TABLES
+TABLES = {**scale_parallel.TABLES, **scale_grid.TABLES}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

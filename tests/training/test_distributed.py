@@ -47,7 +47,7 @@ def same_in_fp32(parallel):
     changed = {"entropy_batch_share": 0.25, "entropy_form": "eq4", "entropy_floor": 3.0, "init": "linear"}
     recipes = [quick(), quick(**several), quick(reconstruction_loss="mean", **changed)]
     if parallel.ranks.features is None:
-        recipes += [quick(rate_distortion), quick(synthetic, entropy_weight=0.02, revise_at=(0.6,))]
+        recipes += [quick(rate_distortion, steps=20), quick(synthetic, entropy_weight=0.02, revise_at=(0.6,))]
     for recipe in recipes:
         one, many = (bae_lens.train(x, recipe, validation=held_out, progress=False, **p) for p in ({}, {"parallel": parallel}))
         for before, now in zip(one.history, many.history, strict=True):
