@@ -21,6 +21,8 @@ from bae_lens.training.inference import own_generators
 
 SPLIT = {"W_enc": 1, "b_enc": 0, "W_dec": 0, "prior": 0, "at_zero": 0, "act_scale": 0, "warm_stats": 1}
 """The dimension along which each tensor is split; those that are not named are whole everywhere."""
+PIECE_BYTES = 2**23
+"""Of a tensor that is collected from all processes."""
 
 
 def check_parallel(recipe: Any, parallel: Parallel) -> None:
@@ -99,19 +101,36 @@ def spread(
 
 
 def wholes(parts: Mapping[str, Tensor], parallel: Parallel) -> Iterator[tuple[str, Tensor | None]]:
-    """The tensors of the whole BAE, one at a time, in the first process; None in the others, which have to come along."""
+    """The tensors of the whole BAE in the first process, each in pieces that follow one another in memory.
+
+    None in the others, which have to come along. No more than a piece is held beside the parts.
+    """
     ranks = parallel.ranks
     for name, part in parts.items():
         dimension = SPLIT.get(name.rpartition("/")[2], -1) if part.dim() else -1
         if ranks.features is None or dimension < 0:
             yield name, part if parallel.is_first else None
-        elif ranks.data_index:
-            yield name, None
-        else:
-            pieces = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(ranks.feature_size)]
-            pieces = pieces if parallel.is_first else None
-            dist.gather(part.contiguous(), pieces, dst=0, group=ranks.features)
-            yield name, None if pieces is None else torch.cat(pieces, dimension)
+        elif ranks.data_index == 0:
+            rows = max(1, PIECE_BYTES // max(part[:1].nbytes * ranks.feature_size, 1))
+            if dimension == 0:  # process after process, each some rows at a time
+                for holder in range(ranks.feature_size):
+                    for piece in part.split(rows):
+                        yield name, _fetched(piece, holder, parallel)
+            else:  # all of them, some rows at a time
+                for piece in part.split(rows):
+                    found = [_fetched(piece, holder, parallel) for holder in range(ranks.feature_size)]
+                    yield name, torch.cat([f for f in found if f is not None], dimension) if parallel.is_first else None
+
+
+def _fetched(piece: Tensor, holder: int, parallel: Parallel) -> Tensor | None:
+    """In the first process, a piece as another process has it."""
+    if parallel.is_first and holder:
+        received = torch.empty_like(piece, memory_format=torch.contiguous_format)
+        dist.recv(received, holder)
+        return received
+    if holder and parallel.rank == holder:
+        dist.send(piece.contiguous(), 0)
+    return piece if parallel.is_first else None
 
 
 def whole_shape(name: str, part: Tensor, parallel: Parallel) -> tuple[int, ...]:
@@ -127,18 +146,23 @@ def whole_bae(part: BAE, parallel: Parallel) -> BAE:
     """The BAE of all features in the first process; in the others what they had."""
     if parallel.ranks.features is None:
         return part
-    found = {name: tensor for name, tensor in wholes(part.state_dict(), parallel) if tensor is not None}
-    if not parallel.is_first:
-        return part
-    cfg = dataclasses.replace(copy.deepcopy(part.cfg), d_sae=part.cfg.d_sae * parallel.ranks.feature_size)
-    return _filled(cfg.to_dict(), found)
+    whole = part
+    if parallel.is_first:
+        cfg = dataclasses.replace(copy.deepcopy(part.cfg), d_sae=part.cfg.d_sae * parallel.ranks.feature_size)
+        whole = _new(cfg.to_dict())
+    places = {name: tensor.view(-1) for name, tensor in whole.state_dict().items()} if parallel.is_first else {}
+    for name, piece in wholes(part.state_dict(), parallel):
+        if piece is not None:
+            places[name][: piece.numel()] = piece.reshape(-1)
+            places[name] = places[name][piece.numel() :]
+    return whole
 
 
 def same_bae(bae: BAE | None, parallel: Parallel) -> BAE:
     """The first process's BAE in all of them, each on its own device."""
     cfg = parallel.told(None if bae is None else bae.cfg.to_dict())
     if bae is None or not parallel.is_first:
-        bae = _filled(cfg | {"device": parallel.device or cfg["device"]}, {})
+        bae = _new(cfg | {"device": parallel.device or cfg["device"]})
     if parallel.world == 1:
         return bae
     for tensor in bae.state_dict().values():
@@ -146,9 +170,6 @@ def same_bae(bae: BAE | None, parallel: Parallel) -> BAE:
     return bae
 
 
-def _filled(cfg: dict[str, Any], tensors: dict[str, Tensor]) -> BAE:
+def _new(cfg: dict[str, Any]) -> BAE:
     with own_generators(cfg["device"]):
-        bae = BAE.from_dict(cfg)
-    if tensors:
-        bae.load_state_dict(tensors)
-    return bae
+        return BAE.from_dict(cfg)

@@ -1,4 +1,4 @@
-"""safetensors files written tensor by tensor, so that no more than one has to be in memory at a time."""
+"""safetensors files written piece by piece, so that no tensor has to be in memory as a whole."""
 
 import json
 import struct
@@ -20,15 +20,16 @@ DTYPES = {
 
 
 def write_tensors(
-    path: Path, kinds: Mapping[str, tuple[tuple[int, ...], torch.dtype]], tensors: Iterable[tuple[str, Tensor]]
+    path: Path, kinds: Mapping[str, tuple[tuple[int, ...], torch.dtype]], pieces: Iterable[tuple[str, Tensor]]
 ) -> None:
     """Writes a file that `safetensors.torch.load_file` reads.
 
     Args:
         kinds: Shape and dtype of each tensor, in the order in which they come.
+        pieces: The tensors, each in pieces that follow one another in memory.
 
     Raises:
-        ValueError: If a tensor is not as was said.
+        ValueError: If the pieces do not make up these tensors.
     """
     header, end = {}, 0
     for name, (shape, dtype) in kinds.items():
@@ -36,12 +37,14 @@ def write_tensors(
         header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    expected = iter(kinds.items())
+    at = 0
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name, tensor in tensors:
-            if next(expected, None) != (name, (tuple(tensor.shape), tensor.dtype)):
-                raise ValueError(f"{name} of {tuple(tensor.shape)} in {tensor.dtype} is not what was to come next")
-            file.write(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
-        if next(expected, None) is not None:
-            raise ValueError("fewer tensors came than were to come")
+        for name, piece in pieces:
+            begin, last = header[name]["data_offsets"]
+            if piece.dtype != kinds[name][1] or not begin <= at <= at + piece.nbytes <= last:
+                raise ValueError(f"a piece of {name}, {tuple(piece.shape)} in {piece.dtype}, is not what was to come next")
+            file.write(memoryview(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            at += piece.nbytes
+    if at != end:
+        raise ValueError(f"{end - at} bytes are missing of the tensors {', '.join(kinds)}")
