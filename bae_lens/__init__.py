@@ -15,6 +15,8 @@ from bae_lens.activations.saving import save_activations
 from bae_lens.activations.stream import ModelActivations
 from bae_lens.activations.text import read_documents, split_documents, tokenize
 from bae_lens.analyze.entropy import entropy_estimates
+from bae_lens.grid.job import train_grid
+from bae_lens.grid.options import GridOptions
 from bae_lens.intervene.attach import attach
 from bae_lens.intervene.effects import feature_effect
 from bae_lens.intervene.inspect import inspect
@@ -29,7 +31,9 @@ from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training import recipes
 from bae_lens.training.config import Recipe, TrainerConfig
 from bae_lens.training.distill import distill_encoder
+from bae_lens.training.distributed import distributed
 from bae_lens.training.schedules import Schedule
+from bae_lens.training.together import train_together
 from bae_lens.training.trainer import train
 from bae_lens.version import __version__
 
@@ -54,6 +58,7 @@ __all__ = [
     "ActivationDataset",
     "Activations",
     "BAEConfig",
+    "GridOptions",
     "ModelActivations",
     "Recipe",
     "Schedule",
@@ -64,6 +69,7 @@ __all__ = [
     "__version__",
     "attach",
     "distill_encoder",
+    "distributed",
     "entropy_estimates",
     "feature_effect",
     "harvest",
@@ -82,4 +88,6 @@ __all__ = [
     "task_vector",
     "tokenize",
     "train",
+    "train_grid",
+    "train_together",
 ]

@@ -37,7 +37,7 @@ class CellDirectory(NamedTuple):
             write_json(manifest, {"bae_lens": __version__, **now})
             return directory
         check_writable(directory.path)
-        before = _read_json(manifest)
+        before = read_json(manifest)
         changed = differences({name: before.get(name) for name in now}, now)
         if changed:
             raise ValueError(f"{directory.path} holds another benchmark: {'; '.join(changed)}; choose another directory")
@@ -53,7 +53,7 @@ class CellDirectory(NamedTuple):
         Raises:
             ValueError: If the file is not whole.
         """
-        return _read_json(self.cell(name)) if self.cell(name).is_file() else None
+        return read_json(self.cell(name)) if self.cell(name).is_file() else None
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Writes a cell's file."""
@@ -66,7 +66,12 @@ class CellDirectory(NamedTuple):
         return sorted(path.with_suffix("").as_posix() for path in found)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: If the file is not whole, or holds something else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -21,9 +21,11 @@ from bae_lens.commands import (
     synthetic,
     taskvec,
     train,
+    train_grid,
     transcoder,
     two_tokens,
 )
+from bae_lens.stopping import Terminated, sigterm_as_ctrl_c
 
 WELCOME = """\
 Binary Autoencoders for TransformerLens and SAELens.
@@ -32,6 +34,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
   bae-lens harvest --hooks PATTERN --out acts/    a model's activations to disk, of any number of hook points
   bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
+  bae-lens train-grid --activations acts/ --out D BAEs for every layer, position, seed and setting, as one job
   bae-lens entropy --activations DIR              entropy of hidden states by layer and position of the token (Fig. 3)
   bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
   bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
@@ -55,6 +58,7 @@ COMMANDS = (
     demo,
     harvest,
     train,
+    train_grid,
     entropy,
     icl,
     two_tokens,
@@ -74,7 +78,8 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C."""
+    """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C,
+    143 for SIGTERM."""
     parser = argparse.ArgumentParser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -85,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(WELCOME)
         return 0
     try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print("\nbae-lens: interrupted; nothing half-written was left", file=sys.stderr)
-        return 130
-    except (ValueError, TypeError, IndexError, OSError, RuntimeError, FloatingPointError) as error:
+        with sigterm_as_ctrl_c():
+            return args.run(args)
+    except KeyboardInterrupt as stop:
+        print(f"\nbae-lens: {str(stop) or 'interrupted; nothing half-written was left'}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
+    except (ValueError, TypeError, IndexError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         if args.traceback:
             raise
         print(f"\nbae-lens: error: {error}", file=sys.stderr)

@@ -23,7 +23,7 @@ from bae_lens.activations.harvest_disk import harvest_to_disk
 from bae_lens.activations.hugging_face import load_for_harvest
 from bae_lens.cells import CellDirectory
 from bae_lens.files import write_json
-from bae_lens.traces.jobs import Job, run_jobs
+from bae_lens.jobs import Job, run_jobs
 from bae_lens.traces.positions import PositionOptions, positions_chart, run_positions
 from bae_lens.traces.report import write_report
 from bae_lens.traces.rows import markdown_table

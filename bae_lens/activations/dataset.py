@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bae_lens.activations.epochs import epoch
+from bae_lens.activations.epochs import WHOLE, Share, epoch
 from bae_lens.activations.shards import Places, open_shards
 from bae_lens.chunks import rows_at_once
 
@@ -111,8 +111,11 @@ class ActivationDataset:
 
     def read(self, begin: int, end: int) -> Float[Tensor, "chunk d_in"]:
         """Neighbouring vectors, the rest of whose shards does not stay in memory."""
-        index = torch.arange(begin, end) if self._index is None else self._index[begin:end]
-        return self._store.rows(index, anew=True)
+        return self.read_rows(torch.arange(begin, end))
+
+    def read_rows(self, index: Int[Tensor, " some"]) -> Float[Tensor, "some d_in"]:
+        """As `read`, the vectors at some places."""
+        return self._store.rows(index if self._index is None else self._index[index], anew=True)
 
     def chunks(self, size: int = 65536) -> Iterator[Float[Tensor, "chunk d_in"]]:
         """All vectors in order, so many at a time at most."""
@@ -124,7 +127,14 @@ class ActivationDataset:
                 yield self._store.rows(part)
 
     def epoch(
-        self, batch_size: int, *, seed: int = 0, workers: int = 0, generator: torch.Generator | None = None, start: int = 0
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        generator: torch.Generator | None = None,
+        start: int = 0,
+        share: Share = WHOLE,
     ) -> Iterator[Float[Tensor, "batch d_in"]]:
         """One pass in a random order that is the seed's, whatever the number of workers.
 
@@ -134,9 +144,10 @@ class ActivationDataset:
             workers: Threads that read ahead.
             generator: Instead of a seed.
             start: Vectors at the beginning to leave out, as when an earlier pass is taken up.
+            share: Which vectors of each minibatch to read, where several processes share it.
         """
         generator = generator or torch.Generator().manual_seed(seed)
-        return epoch(self, batch_size, generator=generator, memory=self.memory, workers=workers, start=start)
+        return epoch(self, batch_size, generator=generator, memory=self.memory, workers=workers, start=start, share=share)
 
     def tensor(self, limit: int | None = None) -> Float[Tensor, "some d_in"]:
         """All vectors in memory, fp32; the first ones where a limit is given."""

@@ -12,14 +12,15 @@ def add(commands: Commands) -> None:
     """Adds the command."""
     example = (
         "bae-lens train --activations acts/ --hook blocks.5.hook_resid_pre --recipe recommended --out runs/l5\n"
-        "  bae-lens train --model story-llama/ --text stories.txt --hook blocks.1.hook_resid_pre --out runs/l1"
+        "  bae-lens train --model story-llama/ --text stories.txt --hook blocks.1.hook_resid_pre --out runs/l1\n"
+        "  torchrun --nproc-per-node 4 -m bae_lens train --activations acts/ --feature-parallel 2 --out runs/l5"
     )
     parser = add_command(
         commands,
         "train",
         help="a BAE on activations from disk (`bae-lens harvest`), or straight from a model",
         description="Trains a Binary Autoencoder and measures it on documents that it was not trained on. The same command "
-        "again goes on from the last checkpoint.",
+        "again goes on from the last checkpoint, with any number of processes.",
         example=example,
     )
     parser.add_argument("--activations", type=Path, help="directory of `bae-lens harvest`, or SAELens' cached activations")
@@ -38,14 +39,20 @@ def add(commands: Commands) -> None:
     parser.add_argument("--memory", type=float, default=1.0, help="GiB of vectors to hold while training (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--feature-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="under torchrun: teams of N processes split the features; the teams share each minibatch (%(default)s)",
+    )
     parser.add_argument("--json", type=Path, help="file for every number")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     import bae_lens
-    from bae_lens.analyze.statistics import code_statistics
-    from bae_lens.files import check_output_file, write_json
+    from bae_lens.files import check_output_file
 
     if args.json:
         check_output_file(args.json)
@@ -55,12 +62,27 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError("--text goes with --model: the vectors of --activations are of the text that was harvested")
     if args.measured < 1:
         raise ValueError(f"--measured must be at least 1, got {args.measured}")
-    vectors, held_out, metadata = _from_disk(args) if args.activations else _from_model(args)
-    name = metadata.get("hook_name") or "vectors"
-    print(f"{name}: width {vectors.d_in}; {len(held_out):,} vectors of other documents are held out to measure on")
-    recipe = _recipe(args, vectors.d_in)
-    trained = bae_lens.train(vectors, recipe, validation=held_out, metadata=metadata, out=args.out, resume=True)
-    found = code_statistics(trained.bae, held_out).numbers()
+    with bae_lens.distributed(feature_parallel=args.feature_parallel, device=args.device) as parallel:
+        args.device = parallel.device or args.device
+        vectors, held_out, metadata = _from_disk(args) if args.activations else _from_model(args)
+        if parallel.is_first:
+            name = metadata.get("hook_name") or "vectors"
+            print(f"{name}: width {vectors.d_in}; {len(held_out):,} vectors of other documents are held out to measure on")
+        recipe = _recipe(args, vectors.d_in)
+        trained = bae_lens.train(
+            vectors, recipe, validation=held_out, metadata=metadata, out=args.out, resume=True, parallel=parallel
+        )
+        if parallel.is_first:
+            _report(args, trained.bae, held_out, recipe, metadata)
+    return 0
+
+
+def _report(args: argparse.Namespace, bae: Any, held_out: Any, recipe: Any, metadata: dict[str, Any]) -> None:
+    """What came of it, on the vectors that were held out."""
+    from bae_lens.analyze.statistics import code_statistics
+    from bae_lens.files import write_json
+
+    found = code_statistics(bae, held_out).numbers()
     print(
         f"held out: FVU {found['fvu']:.4f} at a marginal entropy of {found['entropy']:.1f} bits a token; "
         f"L0 {found['l0']:.1f}, {found['live']} live, {found['dead']} dead, {found['dense']} dense"
@@ -68,7 +90,6 @@ def _run(args: argparse.Namespace) -> int:
     print(f"Saved to {args.out}: bae_lens.load({str(args.out)!r})")
     if args.json:
         write_json(args.json, {**found, "out": str(args.out), "recipe": recipe.to_dict(), "metadata": metadata})
-    return 0
 
 
 def _from_disk(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:

@@ -1,13 +1,11 @@
 """Tasks side by side, a process each with one thread; none outlives the process that started it."""
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any
 
-import torch
+from bae_lens.jobs import begin_process
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at what the processes say."""
@@ -56,18 +54,10 @@ def run_in_processes(
 
 
 def _begin(prepare: Callable[[], Any], said: Any) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    begin_process(1)
     _HERE[:] = [said.put, prepare()]
 
 
 def _run_here(run: Callable[[Any, Any, Callable[[str], None]], None], task: Any) -> None:
     said, prepared = _HERE
     run(prepared, task, said)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)

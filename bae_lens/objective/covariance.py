@@ -48,7 +48,7 @@ def covariance_loss(bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, ""]:
 class _AbsoluteCovariance(torch.autograd.Function):
     @staticmethod
     def forward(bits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
-        value, gradient, live = _by_kernels(bits) or live_covariance(bits, with_gradient=with_gradient)
+        value, gradient, live = by_kernels(bits) or live_covariance(bits, with_gradient=with_gradient)
         return value, bits.new_empty(0, 0) if gradient is None else gradient, live
 
     @staticmethod
@@ -68,7 +68,7 @@ class _AbsoluteCovariance(torch.autograd.Function):
         return scaled.new_zeros(ctx.shape).index_copy_(1, live, scaled), None
 
 
-def _by_kernels(bits: Tensor) -> "LiveCovariance | None":
+def by_kernels(bits: Tensor) -> "LiveCovariance | None":
     """The same by Triton, over all bits; None where it cannot be."""
     if not (bits.is_cuda and covariance_triton.available() and covariance_triton.fits(bits)) or _failed_kernels:
         return None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bae_lens.model.level_codes import level_frequencies
 from bae_lens.objective.entropy import marginal_entropy
+from bae_lens.objective.ranks import ALONE, Ranks, total
 
 DENSE = 0.1
 """A feature that is on more often than this is dense."""
@@ -44,11 +45,22 @@ def level_metrics(passed: Float[Tensor, "d_sae C"], fvu: float | Float[Tensor, "
     return _metrics(passed, 0 - torch.xlogy(p, p).sum() / math.log(2), fvu)  # 0 - 0 is 0, and - 0 is -0
 
 
+def over_features(own: CodeMetrics, ranks: Ranks) -> CodeMetrics:
+    """Metrics of the whole code, from those of each process's features."""
+    if ranks.features is None:
+        return own
+    names = [name for name in own._fields if name != "fvu"]
+    summed = total(torch.stack([getattr(own, name).double() for name in names]), ranks.features)
+    return own._replace(**{name: value.to(getattr(own, name).dtype) for name, value in zip(names, summed, strict=True)})
+
+
 @torch.no_grad()
-def unexplained(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+def unexplained(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"], ranks: Ranks = ALONE) -> Float[Tensor, ""]:
     """FVU of a minibatch, in fp32; of equal vectors it is NaN or infinite."""
     x = x.float()
-    return (x - x_hat.float()).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+    sums = torch.stack([(x - x_hat.float()).pow(2).sum(), (x - ranks.batch_mean(x)).pow(2).sum()])
+    residual, variance = ranks.batch_sum(sums)
+    return residual / variance
 
 
 def _metrics(passed: Tensor, entropy: Tensor, fvu: float | Tensor) -> CodeMetrics:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bae_lens.model.level_codes import code_bits
 from bae_lens.objective.metrics import unexplained
+from bae_lens.objective.ranks import ALONE, Ranks
 
 AUXILIARY_FEATURES = 32
 """Dead features that reconstruct the warm phase's residual together (Gao et al., arXiv 2406.04093, section A.2)."""
@@ -45,6 +46,7 @@ def warm_forward(
     b_dec: Float[Tensor, " d_in"],
     k: int,
     stats: Float[Tensor, "3 d_sae"],
+    ranks: Ranks = ALONE,
 ) -> Warm:
     """A TopK autoencoder's reconstruction from decoder rows, which the caller keeps at norm 1, and the loss that revives its
     dead features.
@@ -56,10 +58,10 @@ def warm_forward(
     amplitudes = torch.zeros_like(pre).scatter(1, top.indices, top.values)
     x_hat = amplitudes @ W_dec + b_dec
     with torch.no_grad():
-        on = (amplitudes > 0).to(stats.dtype)
-        stats[0].add_(1).masked_fill_(on.any(0), 0)
-        stats[1].lerp_(on.mean(0), AMPLITUDE_MOMENTUM)
-        stats[2].lerp_(amplitudes.to(stats.dtype).mean(0), AMPLITUDE_MOMENTUM)
+        on = ranks.batch_mean((amplitudes > 0).to(stats.dtype))
+        stats[0].add_(1).masked_fill_(on > 0, 0)
+        stats[1].lerp_(on, AMPLITUDE_MOMENTUM)
+        stats[2].lerp_(ranks.batch_mean(amplitudes.to(stats.dtype)), AMPLITUDE_MOMENTUM)
         dead = (stats[0] > DEAD_AFTER).nonzero().squeeze(1)
     if len(dead) == 0:
         return Warm(x_hat, amplitudes, x_hat.new_zeros(()))
@@ -68,7 +70,7 @@ def warm_forward(
     revived = torch.zeros_like(pre[:, dead]).scatter(1, of_dead.indices, of_dead.values.relu())
     error = revived @ W_dec[dead] - (x - x_hat).detach()
     share = AUXILIARY_WEIGHT * min(1.0, len(dead) / AUXILIARY_FEATURES)
-    return Warm(x_hat, amplitudes, share * error.pow(2).sum(1).mean())
+    return Warm(x_hat, amplitudes, share * ranks.batch_mean(error.pow(2).sum(1)))
 
 
 @torch.no_grad()
@@ -88,13 +90,13 @@ def level_worth(stats: Float[Tensor, "3 d_sae"], top_level: int, weight: float) 
     return torch.where(on, mean, mean[on].mean()) if on.any() else torch.ones_like(mean)
 
 
-def encoder_loss(pre: Float[Tensor, "batch d_sae"], start: Tensor, refined: Tensor) -> Float[Tensor, ""]:
+def encoder_loss(pre: Float[Tensor, "batch d_sae"], start: Tensor, refined: Tensor, ranks: Ranks = ALONE) -> Float[Tensor, ""]:
     """Squared error of the encoder's levels where they or the refined ones are on, in levels, summed over features.
 
     A pre-activation passes its j-th threshold at j, so the middle of level m is m - 1/2.
     """
     where = (start > 0) | (refined > 0)
-    return ((pre + 0.5 - refined) * where).pow(2).sum(1).mean()
+    return ranks.batch_mean(((pre + 0.5 - refined) * where).pow(2).sum(1))
 
 
 def warm_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
@@ -103,8 +105,8 @@ def warm_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
     target = sae.process_sae_in(x)
     normalize_rows(sae.W_dec)
     pre = sae.hook_sae_acts_pre(sae.encode_linear(target))
-    warm = warm_forward(target, pre, sae.W_dec, sae.b_dec, sae.cfg.refine_from, sae.warm_stats)
-    mse = (warm.x_hat - target).pow(2).sum(1).mean()
+    warm = warm_forward(target, pre, sae.W_dec, sae.b_dec, sae.cfg.refine_from, sae.warm_stats, sae.ranks)
+    mse = sae.ranks.batch_mean((warm.x_hat - target).pow(2).sum(1))
     on = sae.top_level * (warm.amplitudes > 0).to(x.dtype)
     return _output(sae, step_input, pre, target, warm.x_hat, on, {"mse_loss": mse, "encoder_loss": warm.auxiliary_loss})
 
@@ -119,17 +121,22 @@ def refined_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput:
     with torch.no_grad():
         start = sae.start_levels(pre)
         if not sae.prior_has_begun():
-            sae.follow_prior(sae.passed(start).float().mean(0), len(start))
+            follow_prior(sae, start)
         costs = sae.level_costs()
         levels = sae.refined(start, target, weight, costs)
     x_hat = levels @ (sae.W_dec * (sae.act_scale / sae.top_level).unsqueeze(1)) + sae.b_dec
     losses = {
-        "mse_loss": (x_hat - target).pow(2).sum(1).mean(),
-        "rate_loss": weight * code_bits(levels.to(torch.int16), costs).mean().to(x_hat.dtype),
-        "encoder_loss": encoder_loss(pre, start, levels),
+        "mse_loss": sae.ranks.batch_mean((x_hat - target).pow(2).sum(1)),
+        "rate_loss": weight * sae.ranks.batch_mean(code_bits(levels.to(torch.int16), costs)).to(x_hat.dtype),
+        "encoder_loss": encoder_loss(pre, start, levels, sae.ranks),
     }
-    sae.follow_prior(sae.passed(levels).float().mean(0), len(levels))
+    follow_prior(sae, levels)
     return _output(sae, step_input, pre, target, x_hat, levels, losses)
+
+
+def follow_prior(sae: Any, levels: Tensor) -> None:
+    """Carries the running prior on by the levels of a minibatch."""
+    sae.follow_prior(sae.ranks.batch_mean(sae.passed(levels).float()), len(levels) * sae.ranks.data_size)
 
 
 def _output(
@@ -137,7 +144,9 @@ def _output(
 ) -> TrainStepOutput:
     metrics: dict[str, Any] = {}
     if step_input.is_logging_step:
-        metrics = sae.metrics_of(sae.passed(levels).float().mean(0), unexplained(target, x_hat.detach()))._asdict()
+        metrics = sae.metrics_of(
+            sae.ranks.batch_mean(sae.passed(levels).float()), unexplained(target, x_hat.detach(), sae.ranks)
+        )._asdict()
     return TrainStepOutput(
         sae_in=step_input.sae_in,
         sae_out=x_hat / sae.data_scale + sae.data_mean,

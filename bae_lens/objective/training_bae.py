@@ -14,9 +14,10 @@ from typing_extensions import override
 from bae_lens.checks import check_activations
 from bae_lens.model.bae import BinaryCode
 from bae_lens.objective.config import TrainingBAEConfig
-from bae_lens.objective.covariance import covariance_loss
 from bae_lens.objective.entropy import entropy_loss, level_entropy_loss
-from bae_lens.objective.metrics import CodeMetrics, code_metrics, level_metrics, unexplained
+from bae_lens.objective.global_covariance import covariance_of
+from bae_lens.objective.metrics import CodeMetrics, code_metrics, level_metrics, over_features, unexplained
+from bae_lens.objective.ranks import ALONE, Ranks
 from bae_lens.objective.rate_distortion import COST_SAMPLES, level_worth, normalize_rows, refined_pass, warm_pass
 from bae_lens.objective.sparse_products import decode_linear, encode_linear
 from bae_lens.objective.start import data_directions, thresholds
@@ -38,12 +39,15 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         data_mean: ``(d_in,)``, 0 until a start from data or a trainer sets it.
         data_scale: ``()``, likewise 1.
         warm_stats: ``(3, d_sae)``, what the warm phase of "rate_distortion" counts.
+        ranks: The processes that it is trained by together; one, unless a trainer says otherwise. Where they share features,
+            each has a `TrainingBAE` of its own features.
     """
 
     cfg: TrainingBAEConfig
     data_mean: Tensor
     data_scale: Tensor
     warm_stats: Tensor
+    ranks: Ranks = ALONE
 
     @override
     def initialize_weights(self) -> None:
@@ -124,7 +128,9 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         return self._decode(feature_acts, None)
 
     def _decode(self, feature_acts: Tensor, wanted: Tensor | None) -> Tensor:
-        normalized = decode_linear(feature_acts, self.W_dec, self.b_dec, wanted)
+        alone = self.ranks.features is None
+        own = decode_linear(feature_acts, self.W_dec, self.b_dec if alone else torch.zeros_like(self.b_dec), wanted)
+        normalized = own if alone else self.ranks.feature_sum(own) + self.b_dec
         out = self.hook_sae_recons(normalized / self.data_scale + self.data_mean)
         return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
 
@@ -220,14 +226,22 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         """
         if self.cfg.objective == "rate_distortion":
             raise ValueError('the losses of objective="rate_distortion" are made by training_forward_pass alone')
-        return self.code_losses(self.bits_of(hidden_pre), step_input)
+        bits, mean = self._with_mean(self.bits_of(hidden_pre))
+        return self.code_losses(bits, mean, step_input)
 
-    def code_losses(self, bits: Float[Tensor, "... d_bits"], step_input: TrainStepInput) -> dict[str, Tensor]:
-        """The weighted entropy and covariance terms of Eq. 4, in fp32 with autocast off."""
+    def _with_mean(self, bits: Float[Tensor, "... d_bits"]) -> tuple[Float[Tensor, "batch d_bits"], Float[Tensor, " d_bits"]]:
+        """Bits of a minibatch in fp32 or wider, and their mean over it, over that of all processes."""
         with torch.autocast(bits.device.type, enabled=False):
             bits = bits.flatten(0, -2)
             bits = bits if bits.dtype == torch.float64 else bits.float()
-            entropy = self._entropy_of(self._entropy_mean(bits))
+            return bits, self.ranks.batch_mean(bits)
+
+    def code_losses(
+        self, bits: Float[Tensor, "batch d_bits"], mean: Float[Tensor, " d_bits"], step_input: TrainStepInput
+    ) -> dict[str, Tensor]:
+        """The weighted entropy and covariance terms of Eq. 4, in fp32 with autocast off."""
+        with torch.autocast(bits.device.type, enabled=False):
+            entropy = self.ranks.feature_sum(self._entropy_of(self._entropy_mean(mean)))
             weight = step_input.coefficients["entropy"]
             if step_input.n_training_steps < self.cfg.entropy_delay_steps:
                 weight = 0.0
@@ -235,8 +249,9 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
                 entropy = entropy * (entropy.detach() >= self.cfg.entropy_floor)
             losses = {"entropy_loss": weight * entropy, "covariance_loss": entropy.new_zeros(())}
             if step_input.coefficients["covariance"]:
-                whether_on = bits[:, :: self.cfg.bits_per_feature] if self.is_nested else bits  # one feature's bits must covary
-                losses["covariance_loss"] = step_input.coefficients["covariance"] * covariance_loss(whether_on)
+                step = self.cfg.bits_per_feature if self.is_nested else 1  # one feature's bits must covary
+                covariance = covariance_of(bits[:, ::step], mean[::step], self.ranks)
+                losses["covariance_loss"] = step_input.coefficients["covariance"] * covariance
         return losses
 
     def _entropy_of(self, mean: Float[Tensor, " d_bits"]) -> Float[Tensor, ""]:
@@ -244,9 +259,8 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
             return level_entropy_loss(mean.unflatten(0, (self.cfg.d_sae, -1)))
         return entropy_loss(mean, self.cfg.entropy_form)
 
-    def _entropy_mean(self, bits: Float[Tensor, "batch d_bits"]) -> Float[Tensor, " d_bits"]:
+    def _entropy_mean(self, mean: Float[Tensor, " d_bits"]) -> Float[Tensor, " d_bits"]:
         """The mean whose entropy is the loss: the minibatch's, or mixed with the running prior."""
-        mean = bits.mean(0)
         if self.cfg.entropy_batch_share == 1 or not self.prior_has_begun():
             return mean
         mixed = torch.lerp(self.prior.to(mean.dtype), mean.detach(), self.cfg.entropy_batch_share)
@@ -272,13 +286,13 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
         x_hat = self._decode(features, self._within_reach(pre))
         squared_error = self.mse_loss_fn(x_hat, x) * self.data_scale.square()
         reduced = squared_error.sum(-1) if self.cfg.reconstruction_loss == "sum" else squared_error.mean(-1)
-        losses = {"mse_loss": reduced.mean(), **self.code_losses(bits, step_input)}
-        rows = bits.detach().flatten(0, -2)
-        self.follow_prior(rows.float().mean(0), len(rows))
+        rows, mean = self._with_mean(bits)
+        losses = {"mse_loss": self.ranks.batch_mean(reduced.flatten()), **self.code_losses(rows, mean, step_input)}
+        self.follow_prior(mean, len(rows) * self.ranks.data_size)
         metrics: dict[str, Any] = {}
         if step_input.is_logging_step:
-            mean = bits.detach().flatten(0, -2).float().mean(0)
-            metrics = self.metrics_of(mean, unexplained(x.flatten(0, -2), x_hat.flatten(0, -2)))._asdict()
+            fvu = unexplained(x.flatten(0, -2), x_hat.flatten(0, -2), self.ranks)
+            metrics = self.metrics_of(mean.detach().float(), fvu)._asdict()
         return TrainStepOutput(
             sae_in=x,
             sae_out=x_hat,
@@ -321,9 +335,8 @@ class TrainingBAE(BinaryCode, TrainingSAE[TrainingBAEConfig]):
 
     def metrics_of(self, mean: Float[Tensor, " d_bits"], fvu: float | Float[Tensor, ""]) -> CodeMetrics:
         """Metrics of a code whose bits have this mean: of its bits, or of its features where they are nested."""
-        if self.is_nested:
-            return level_metrics(mean.unflatten(0, (self.cfg.d_sae, -1)), fvu)
-        return code_metrics(mean, fvu)
+        own = level_metrics(mean.unflatten(0, (self.cfg.d_sae, -1)), fvu) if self.is_nested else code_metrics(mean, fvu)
+        return over_features(own, self.ranks)
 
     @torch.no_grad()
     def follow_prior(self, mean: Float[Tensor, " d_bits"], samples: int) -> None:

@@ -15,9 +15,9 @@ from bae_lens.analyze.rate_distortion_bounds import gaussian_rate, pca_length, p
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.cells import CellDirectory
 from bae_lens.checks import check_known
+from bae_lens.jobs import Job, Say, run_jobs
 from bae_lens.settings import as_json
 from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
-from bae_lens.traces.jobs import Job, Say, run_jobs
 from bae_lens.traces.measure import trained
 from bae_lens.traces.positions import Trace
 from bae_lens.traces.rows import Row, read_rows

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from bae_lens.files import write_bytes, write_json, write_text
+from bae_lens.jobs import Failure
 from bae_lens.traces.charts import Chart
 from bae_lens.traces.figures import chart_png
 from bae_lens.traces.interactive import chart_html
-from bae_lens.traces.jobs import Failure
 from bae_lens.traces.rows import Row, csv_table, markdown_table
 
 NOTE = """\

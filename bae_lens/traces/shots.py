@@ -18,9 +18,9 @@ from bae_lens.activations.models import load_model
 from bae_lens.activations.prompts import Prompts, Task, draw_prompts, prompt_windows, read_task
 from bae_lens.activations.readers import expand_hooks, reader_of
 from bae_lens.cells import CellDirectory
+from bae_lens.jobs import Failure, Job, Say, run_jobs
 from bae_lens.settings import as_json
 from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
-from bae_lens.traces.jobs import Failure, Job, Say, run_jobs
 from bae_lens.traces.last_token import save_last_token
 from bae_lens.traces.measure import prompt_cell
 from bae_lens.traces.rows import Row, read_rows

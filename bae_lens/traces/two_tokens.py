@@ -17,9 +17,9 @@ from bae_lens.activations.harvest_options import weights_fingerprint
 from bae_lens.activations.models import find_hook_point, hook_shape, load_model
 from bae_lens.activations.prompts import padded_windows
 from bae_lens.cells import CellDirectory
+from bae_lens.jobs import Job, Say, run_jobs
 from bae_lens.settings import as_json
 from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
-from bae_lens.traces.jobs import Job, Say, run_jobs
 from bae_lens.traces.last_token import save_last_token
 from bae_lens.traces.measure import prompt_cell
 from bae_lens.traces.positions import Trace

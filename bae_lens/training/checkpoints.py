@@ -1,5 +1,10 @@
-"""Checkpoints of a run: everything that training goes on from, bit for bit; written whole or not at all, the last few kept."""
+"""Checkpoints of a run: everything that training goes on from, bit for bit; written whole or not at all, the last few kept.
 
+However many processes train together there is one checkpoint, of the whole BAE: any other number of them can take it up.
+"""
+
+import copy
+import dataclasses
 import json
 import shutil
 import warnings
@@ -8,12 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bae_lens.files import new_directory, sha256, write_json
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training.data import Source
+from bae_lens.training.distributed import ONE_PROCESS, Parallel
+from bae_lens.training.feature_parallel import spread, whole_shape, wholes
+from bae_lens.training.tensor_files import write_tensors
 
 FILES = ("sae_weights.safetensors", "optimizer.safetensors", "cfg.json")
 """The first and the last make it a directory that `TrainingSAE.load_from_disk` takes."""
@@ -44,28 +52,91 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(
-    directory: Path, step: int, sae: TrainingBAE, optimizer: torch.optim.Optimizer, source: Source, keep: int
+    directory: Path,
+    step: int,
+    sae: TrainingBAE,
+    optimizer: torch.optim.Optimizer,
+    source: Source,
+    keep: int,
+    parallel: Parallel = ONE_PROCESS,
 ) -> Path:
-    """Writes ``step-XXXXXXXX/`` into a directory, then removes all but the last `keep`."""
+    """Writes ``step-XXXXXXXX/`` into a directory, then removes all but the last `keep`.
+
+    All processes call it where they split the features; the first one writes.
+    """
     path = directory / f"step-{step:08d}"
-    if path.exists():  # a run that was resumed and interrupted before its next step
+    if parallel.ranks.features is None and not parallel.is_first:
         return path
-    moments = {
-        f"{number}.{field}": tensor.contiguous()
-        for number, fields in optimizer.state_dict()["state"].items()
-        for field, tensor in fields.items()
-    }
-    weights = {name: tensor.contiguous() for name, tensor in sae.state_dict().items()}
+    splits = parallel.ranks.features is not None
+    there = path.exists() if parallel.is_first else False
+    if parallel.told(there) if splits else there:  # a run that was resumed and interrupted before its next step
+        return path
+    parts = {FILES[0]: sae.state_dict(), FILES[1]: _moments(sae, optimizer)}
+    if not parallel.is_first:
+        for tensors in parts.values():
+            for _ in wholes(tensors, parallel):
+                pass
+        return path
     with new_directory(path) as new:
-        save_file(weights, new / FILES[0])
-        save_file(moments, new / FILES[1])
-        write_json(new / FILES[2], sae.cfg.to_dict())
+        for name, tensors in parts.items():
+            kinds = {_plain(key): (whole_shape(key, tensor, parallel), tensor.dtype) for key, tensor in tensors.items()}
+            found = ((_plain(key), tensor) for key, tensor in wholes(tensors, parallel) if tensor is not None)
+            write_tensors(new / name, kinds, found)
+        cfg = dataclasses.replace(copy.deepcopy(sae.cfg), d_sae=sae.cfg.d_sae * parallel.ranks.feature_size)
+        write_json(new / FILES[2], cfg.to_dict())
         checksums = {name: sha256(new / name) for name in FILES}
         state = {"step": step, "data": source.state(), "prior_samples": sae.cfg.prior_samples, "sha256": checksums}
         write_json(new / "state.json", state)
     for old in list_checkpoints(directory)[:-keep]:
         shutil.rmtree(old)
     return path
+
+
+def _moments(sae: TrainingBAE, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What Adam holds, by number, field and the weight that it is of."""
+    names = [name for name, weight in sae.named_parameters() if weight.requires_grad]
+    states = optimizer.state_dict()["state"].items()
+    return {f"{number}.{field}/{names[number]}": tensor for number, fields in states for field, tensor in fields.items()}
+
+
+def _plain(name: str) -> str:
+    """A tensor's name in a file."""
+    return name.partition("/")[0]
+
+
+def share_checkpoint(found: Checkpoint | None, sae: TrainingBAE, parallel: Parallel) -> Checkpoint | None:
+    """Each process's part of the checkpoint that the first one has read."""
+    if parallel.world == 1:
+        return found
+    head = parallel.told(
+        None
+        if found is None
+        else {
+            "path": str(found.path),
+            "rest": [found.step, found.data, found.prior_samples],
+            "moments": {name: [tensor.dim(), str(tensor.dtype)] for name, tensor in found.optimizer.items()},
+        }
+    )
+    if head is None:
+        return None
+    weights = {name: (tensor.shape, tensor.dtype) for name, tensor in sae.state_dict().items()}
+    trained = [(name, weight) for name, weight in sae.named_parameters() if weight.requires_grad]
+    moments: dict[str, tuple[Any, torch.dtype]] = {}
+    for name, (dimensions, dtype) in head["moments"].items():
+        of, weight = trained[int(name.partition(".")[0])]
+        moments[f"{name}/{of}"] = (weight.shape if dimensions else (), getattr(torch, dtype.removeprefix("torch.")))
+    held = {} if found is None else found.weights
+    held_moments = {} if found is None else {name: found.optimizer[_plain(name)] for name in moments}
+    step, data, prior_samples = head["rest"]
+    own = spread(held_moments, moments, sae.device, parallel)
+    return Checkpoint(
+        path=Path(head["path"]),
+        step=step,
+        weights=spread(held, weights, sae.device, parallel),
+        optimizer={_plain(name): tensor for name, tensor in own.items()},
+        data=data,
+        prior_samples=prior_samples,
+    )
 
 
 def list_checkpoints(directory: Path) -> list[Path]:

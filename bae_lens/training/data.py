@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
-from bae_lens.activations.epochs import plan_epoch
+from bae_lens.activations.epochs import WHOLE, Share, plan_epoch
 from bae_lens.activations.prefetch import prefetch
 from bae_lens.checks import check_activations
 from bae_lens.chunks import rows_at_once
+from bae_lens.objective.ranks import Ranks
 
 START_SAMPLES = 8192
 """Vectors that a start from data sees; a share of 0.005 of them is still 40."""
@@ -38,8 +40,8 @@ class Source(Protocol):
         """Raises unless the vectors can be trained on."""
         ...
 
-    def begin(self, batch_size: int, generator: torch.Generator) -> None:
-        """Sets what the minibatches are drawn with."""
+    def begin(self, batch_size: int, generator: torch.Generator, share: Share = WHOLE) -> None:
+        """Sets what the minibatches are drawn with, and which part of each of them this process takes."""
         ...
 
     def sample(self, count: int) -> Tensor:
@@ -47,7 +49,7 @@ class Source(Protocol):
         ...
 
     def next_batch(self) -> Tensor:
-        """The next minibatch ``(batch, d_in)``."""
+        """The next minibatch ``(batch, d_in)``, this process's share of it."""
         ...
 
     def known(self) -> Iterator[Tensor]:
@@ -86,6 +88,11 @@ def as_source(vectors: Vectors, device: str) -> Source:
     raise TypeError(
         f"activations must be a tensor, an ActivationDataset or an iterable of tensors, got {type(vectors).__name__}"
     )
+
+
+def shared_chunks(source: Source, ranks: Ranks) -> Iterator[Tensor]:
+    """Of the chunks that a source knows, those of this process."""
+    return islice(source.known(), ranks.data_index, None, ranks.data_size)
 
 
 def hash_of(x: Float[Tensor, "samples d_in"]) -> str:
@@ -136,9 +143,9 @@ class Shuffled:
         if len(self.data) < batch_size:
             raise ValueError(f"{len(self.data)} vectors are fewer than one batch of {batch_size}")
 
-    def begin(self, batch_size: int, generator: torch.Generator) -> None:
+    def begin(self, batch_size: int, generator: torch.Generator, share: Share = WHOLE) -> None:
         """As `Source` says."""
-        self.batch_size, self.generator = batch_size, generator
+        self.batch_size, self.generator, self.share = batch_size, generator, share
         self.position, self.has_begun = 0, False
 
     def sample(self, count: int) -> Tensor:
@@ -190,7 +197,7 @@ class Shuffled:
 
     def _take(self) -> Tensor:
         """The minibatch at `position`."""
-        return self.data.rows(self.order[self.position : self.position + self.batch_size])
+        return self.data.rows(self.order[self.position :][self.share.rows(self.batch_size)])
 
 
 class OnDisk(Shuffled):
@@ -232,6 +239,7 @@ class OnDisk(Shuffled):
             generator=self.generator,
             start=self.position,
             workers=1 if self.device.type == "cuda" else 0,
+            share=self.share,
         )
         self.batches = prefetch(batches, self.device)
 
@@ -264,9 +272,9 @@ class Stream:
             raise ValueError(f"{sum(map(len, self.held))} vectors are fewer than one batch of {batch_size}")
         self.first = torch.cat(list(self.held))[:START_SAMPLES].clone()
 
-    def begin(self, batch_size: int, generator: torch.Generator) -> None:
-        """As `Source` says."""
-        self.batch_size = batch_size
+    def begin(self, batch_size: int, generator: torch.Generator, share: Share = WHOLE) -> None:
+        """As `Source` says; each process goes through the whole stream."""
+        self.batch_size, self.share = batch_size, share
 
     def sample(self, count: int) -> Tensor:
         """As `Source` says."""
@@ -283,7 +291,7 @@ class Stream:
         self.tail.append(batch)
         while sum(map(len, self.tail)) - len(self.tail[0]) >= STREAM_TAIL:
             self.tail.popleft()
-        return batch
+        return batch[self.share.rows(self.batch_size)]
 
     def known(self) -> Iterator[Tensor]:
         """As `Source` says: the first ones before training, the last ones after it."""

@@ -6,8 +6,9 @@ import torch
 
 from bae_lens.chunks import rows_at_once
 from bae_lens.model.bae import BAE
+from bae_lens.objective.ranks import ALONE, Ranks
 from bae_lens.objective.training_bae import TrainingBAE
-from bae_lens.training.data import Source
+from bae_lens.training.data import Source, shared_chunks
 
 
 def own_generators(device: str) -> AbstractContextManager[None]:
@@ -28,15 +29,20 @@ def to_inference(sae: TrainingBAE) -> BAE:
     return bae
 
 
-def estimate_from(bae: BAE, source: Source) -> None:
-    """Prior and mean norm over the vectors that are known; where codes are refined twice, as the prior prices them."""
-    norms, count = 0.0, 0
+def estimate_from(bae: BAE, source: Source, ranks: Ranks = ALONE) -> None:
+    """Prior and mean norm over the vectors that are known; where codes are refined twice, as the prior prices them.
+
+    Processes that share vectors take a part of them each.
+    """
+    sums = torch.zeros(2, dtype=torch.float64, device=bae.device)
     for _ in range(2 if bae.cfg.refine_weight else 1):
-        ones, count, norms = torch.zeros(bae.d_bits, dtype=torch.long, device=bae.device), 0, 0.0
-        for chunk in source.known():
+        ones = torch.zeros(bae.d_bits, dtype=torch.long, device=bae.device)
+        norms, count = 0.0, 0
+        for chunk in shared_chunks(source, ranks):
             norms += chunk.norm(dim=1).double().sum().item()
             count += len(chunk)
             for rows in chunk.split(rows_at_once(bae.d_pre)):
                 ones += bae.count_ones(rows.to(bae.device))
-        bae.set_prior(ones, count)
-    bae.cfg.metadata.mean_activation_norm = norms / count
+        sums = ranks.batch_sum(sums.new_tensor([norms, count]))
+        bae.set_prior(ranks.batch_sum(ones), int(sums[1]))
+    bae.cfg.metadata.mean_activation_norm = (sums[0] / sums[1]).item()

@@ -1,5 +1,8 @@
 """How much memory training takes, estimated before any of it is allocated."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psutil
 import torch
 
@@ -12,6 +15,7 @@ COPIES = 4
 """Of each weight: itself, its gradient, Adam's two moments."""
 CODES = 12
 """Of a minibatch's codes at a step's peak: pre-activations, bits, features, their gradients, the covariance's parts."""
+LOWER = "lower the expansion, bits_per_feature or batch_size"
 PASS = 20
 """Of what is made at a time where all vectors are encoded, or the start's thresholds are found."""
 
@@ -27,14 +31,35 @@ def training_bytes(sae: TrainingBAEConfig, batch_size: int) -> int:
 
 def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str) -> None:
     """Raises MemoryError, with the estimate, where a device's free memory does not hold the training."""
-    needed = training_bytes(sae, batch_size)
-    cuda = torch.device(device).type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+    needed, free = training_bytes(sae, batch_size), free_bytes(device)
     if needed > free:
         raise MemoryError(
             f"training d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size} takes about {_gib(needed)}, "
-            f"{_gib(free)} are free on {device}: lower the expansion, bits_per_feature or batch_size"
+            f"{_gib(free)} are free on {device}: {LOWER}"
         )
+
+
+def free_bytes(device: str) -> int:
+    """What is free on a device."""
+    is_cuda = torch.device(device).type == "cuda"
+    return torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
+
+
+@contextmanager
+def memory_errors(sae: TrainingBAEConfig, batch_size: int, device: str, runs: int = 1) -> Iterator[None]:
+    """A block in which memory that runs out is a MemoryError that says what was estimated, and which setting to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        estimate = runs * training_bytes(sae, batch_size)
+        together = f" for each of {runs} BAEs that are trained together" if runs > 1 else ""
+        raise MemoryError(
+            f"{device} ran out of memory: d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size}{together} "
+            f"takes about {_gib(estimate)}, vectors apart, and {_gib(free_bytes(device))} are free now: {LOWER}"
+            f"{', or train fewer together' if runs > 1 else ''}. With resume=True the same goes on from the last checkpoint"
+        ) from error
 
 
 def _gib(size: float) -> str:

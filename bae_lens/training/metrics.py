@@ -84,6 +84,14 @@ class Log:
         for sink in self.sinks.values():
             _tell(sink, row)
 
+    def lines(self) -> list[str]:
+        """The rows, each as a line of the file."""
+        return [_line(row) for row in self.rows]
+
+    def take(self, lines: list[str]) -> None:
+        """Takes up the rows of another process's log."""
+        self.rows = [row for row in map(_row, lines) if row]
+
     def close(self) -> None:
         """Ends wandb and TensorBoard."""
         for _, close in self.sinks.values():

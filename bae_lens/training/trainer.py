@@ -1,7 +1,6 @@
 """Trains a BAE and gives back one that takes raw activations; a run in a directory goes on from where it was."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +9,15 @@ from jaxtyping import Float
 from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
-from bae_lens.checks import check_activations
 from bae_lens.model.bae import BAE
-from bae_lens.objective.revise import check_revisable
 from bae_lens.objective.training_bae import TrainingBAE
 from bae_lens.training.config import Recipe
-from bae_lens.training.data import Vectors, as_source, hash_of
+from bae_lens.training.data import Vectors
+from bae_lens.training.distributed import ONE_PROCESS, Parallel
+from bae_lens.training.door import admit, check_metadata, check_recipe
+from bae_lens.training.feature_parallel import config_of_part, same_bae
 from bae_lens.training.inference import own_generators
-from bae_lens.training.memory import check_memory
+from bae_lens.training.memory import check_memory, memory_errors
 from bae_lens.training.metrics import HistoryRow, Log, ValidationRow
 from bae_lens.training.normalization import fit
 from bae_lens.training.run import Callback, Run
@@ -45,6 +45,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     callback: Callback | None = None,
+    parallel: Parallel = ONE_PROCESS,
 ) -> Trained:
     """Trains a BAE.
 
@@ -63,72 +64,82 @@ def train(
         callback: Called after every `log_every` steps and after the last, with the number of steps that were made and the BAE
             as it stands: an inference `BAE` that takes raw vectors, and a copy, which may be kept. Its prior is the running
             one, its polarity is not folded. A resumed run shows what comes after its checkpoint. The warm phase of
-            "rate_distortion" has no code yet: it is neither shown nor validated.
+            "rate_distortion" has no code yet: it is neither shown nor validated. Of several processes the first one calls it.
+        parallel: The processes that train together (`bae_lens.distributed`); each gives the same arguments. `batch_size` is
+            that of the global minibatch, whose numbers are those of one process; the first process writes all files.
 
     Raises:
         TypeError, ValueError: If the activations have another dtype or width, are fewer than a batch, or are not finite; if a
             schedule does not fit the run; if the run in `out` has another recipe or other data (every difference is named).
-        MemoryError: If the device's free memory does not hold the training (with the estimate).
+        MemoryError: If the device's free memory does not hold the training (with the estimate), or it runs out while training.
         FileExistsError, PermissionError: If `out` holds something else, or cannot be written.
+        OSError: If the data cannot be read any more, or a checkpoint not be written: what is saved, and what to do.
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
-        KeyboardInterrupt: After Ctrl-C, at the end of a step; a second one does not wait.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of a step; a second one does not wait.
     """
-    _check_recipe(recipe)
+    begun = begin(
+        activations,
+        recipe,
+        validation=validation,
+        metadata=metadata,
+        out=out,
+        resume=resume,
+        callback=callback,
+        parallel=parallel,
+    )
+    if isinstance(begun, Trained):
+        return begun
+    with memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device):
+        begun.optimize(progress)
+        return ended(begun)
+
+
+def begin(
+    activations: Vectors,
+    recipe: Recipe,
+    *,
+    validation: Float[Tensor, "held_out d_in"] | None = None,
+    metadata: dict[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    callback: Callback | None = None,
+    parallel: Parallel = ONE_PROCESS,
+) -> Run | Trained:
+    """The run that `train` makes, at the step that it goes on from; or what came of it, where it has ended.
+
+    Arguments and errors as `train`'s.
+    """
+    if isinstance(recipe, Recipe) and parallel.device is not None:
+        recipe = recipe._replace(trainer=dataclasses.replace(recipe.trainer, device=parallel.device))
+    with parallel.door():
+        check_recipe(recipe)
+        check_metadata(metadata)
+        directory = _directory(out, recipe, resume, parallel)
+        admitted = admit(activations, recipe, validation, metadata, parallel)
+        if directory is not None and parallel.is_first:
+            directory.check_same(admitted.data)
     cfg = recipe.trainer
-    _check_metadata(metadata)
-    directory = None if out is None else RunDirectory.open(out, recipe, resume)
-    source = as_source(activations, cfg.device)
-    source.check(recipe.sae.d_in, cfg.batch_size)
-    if validation is not None:
-        check_activations(validation, recipe.sae.d_in, "validation activations")
-        if validation.dim() != 2:
-            raise ValueError(f"validation activations must be vectors (held_out, d_in), got shape {tuple(validation.shape)}")
-    steps = cfg.total_steps(source.samples)
-    if cfg.revise_at and recipe.sae.objective != "entropy":
-        raise ValueError(f'revise_at weighs bits by their entropy, which objective="{recipe.sae.objective}" has no weight for')
-    if cfg.revise_at:
-        check_revisable(recipe.sae.bits_per_feature, recipe.sae.encoder_bias, recipe.sae.apply_b_dec_to_input)
-    cfg.check_fits(steps, recipe.sae.objective)
-    data = {
-        "activations": source.fingerprint(),
-        "validation": None if validation is None else hash_of(validation),
-        "metadata": metadata or {},
-    }
-    if directory is not None:
-        directory.check_same(data)
-        if directory.is_finished():
-            return Trained(directory.load_bae(cfg.device), *_by_split(directory.log()), directory.flipped())
-    check_memory(recipe.sae, cfg.batch_size, cfg.device)
-    norm = fit(source, cfg)
-    if directory is not None:
-        directory.begin(data)
-    run = Run(_new_bae(recipe, steps, metadata), source, norm, cfg, steps, validation, directory, callback)
+    parallel.check_same("settings", recipe.to_dict())
+    parallel.check_same("activations, validation, metadata or out", admitted.data | {"out": out is not None})
+    if directory is not None and parallel.told(parallel.is_first and directory.is_finished()):
+        return _read(directory, cfg.device, parallel)
+    part = config_of_part(recipe.sae, parallel.ranks.feature_size)
+    with parallel.door():
+        check_memory(part, cfg.batch_size // parallel.ranks.data_size, cfg.device)
+    norm = fit(admitted.source, cfg, parallel.ranks)
+    if directory is not None and parallel.is_first:
+        directory.begin(admitted.data)
+    sae = _new_bae(recipe if parallel.is_first else recipe._replace(sae=part), admitted.steps, metadata)
+    run = Run(sae, admitted.source, norm, cfg, admitted.steps, validation, directory, callback, parallel)
     if directory is not None and resume:
         run.go_on()
-    run.optimize(progress)
+    return run
+
+
+def ended(run: Run) -> Trained:
+    """What a run without steps left gives back; in its directory it has ended with this."""
     bae, flipped = run.finish()
     return Trained(bae, *_by_split(run.log), flipped)
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"a recipe is expected, as from bae_lens.recipes.recommended(d_in); got {type(recipe).__name__}")
-    if recipe.sae.entropy_delay_steps:
-        raise ValueError("the trainer's entropy_schedule says the delay here: leave entropy_delay_steps at 0")
-    try:
-        torch.empty(0, device=recipe.trainer.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"this machine has no device {recipe.trainer.device!r}: {error}") from error
-
-
-def _check_metadata(metadata: Any) -> None:
-    if not isinstance(metadata, dict | None):
-        raise TypeError(f"metadata must be a dictionary, got {type(metadata).__name__}")
-    for name, value in (metadata or {}).items():
-        try:
-            json.dumps(value)
-        except TypeError as error:
-            raise TypeError(f"metadata[{name!r}] cannot be written as JSON: {error}") from error
 
 
 def _new_bae(recipe: Recipe, steps: int, metadata: dict[str, Any] | None) -> TrainingBAE:
@@ -143,6 +154,21 @@ def _new_bae(recipe: Recipe, steps: int, metadata: dict[str, Any] | None) -> Tra
     with own_generators(recipe.trainer.device):
         torch.manual_seed(recipe.trainer.seed)
         return TrainingBAE(sae_cfg)
+
+
+def _directory(out: str | Path | None, recipe: Recipe, resume: bool, parallel: Parallel) -> RunDirectory | None:
+    """The run's directory, which the first process alone reads and writes."""
+    if out is None:
+        return None
+    return RunDirectory.open(out, recipe, resume) if parallel.is_first else RunDirectory(Path(out), recipe)
+
+
+def _read(directory: RunDirectory, device: str, parallel: Parallel) -> Trained:
+    """What a run that has ended gave back."""
+    bae = same_bae(directory.load_bae(device) if parallel.is_first else None, parallel)
+    log = directory.log() if parallel.is_first else Log(None)
+    log.take(parallel.told(log.lines()))
+    return Trained(bae, *_by_split(log), parallel.told(directory.flipped() if parallel.is_first else None))
 
 
 def _by_split(log: Log) -> tuple[list[HistoryRow], list[ValidationRow]]:

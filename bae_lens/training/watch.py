@@ -1,11 +1,7 @@
-"""Watches over a run: losses that are not finite, and Ctrl-C."""
+"""Watches over the losses of a run: which was the first that is not finite."""
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,17 +15,23 @@ class LossWatch:
         self.first: Tensor | None = None
 
     def see(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Takes the losses of a step."""
+        """Takes the losses of a step: of one run, or a value each of several that are trained together."""
         if list(losses) != self.names and self.problem() is None:  # another phase of training has begun
             self.first = None
         self.names = list(losses)
-        values = torch.stack([loss.detach().double() for loss in losses.values()])
-        now = torch.cat([values.new_full((1,), step), values])
-        self.first = now if self.first is None else torch.where(self.first[1:].isfinite().all(), now, self.first)
+        values = torch.stack([loss.detach().double().reshape(-1) for loss in losses.values()])
+        now = torch.cat([values.new_full((1, values.shape[1]), step), values])
+        self.first = now if self.first is None else torch.where(self.first[1:].isfinite().all(0), now, self.first)
 
     def problem(self) -> "Problem | None":
         """The first that was not finite; None while all is well."""
-        step, *values = [0.0] if self.first is None else self.first.tolist()
+        return next((problem for problem in self.problems() if problem), None)
+
+    def problems(self) -> "list[Problem | None]":
+        """The same of each of several runs."""
+        return [] if self.first is None else [self._problem(*column) for column in self.first.T.tolist()]
+
+    def _problem(self, step: float, *values: float) -> "Problem | None":
         bad = [f"{name} is {value}" for name, value in zip(self.names, values, strict=False) if not math.isfinite(value)]
         if not bad:
             return None
@@ -42,22 +44,3 @@ class Problem(NamedTuple):
 
     step: int
     what: str
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Holds back the first Ctrl-C of the block, and yields what tells whether there was one; a second one strikes at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before, seen = signal.getsignal(signal.SIGINT), threading.Event()
-
-    def note(number: int, frame: Any) -> None:
-        seen.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield seen.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -5,7 +5,7 @@ import torch
 
 import bae_lens
 from bae_lens.activations.dataset import ActivationDataset
-from bae_lens.activations.epochs import plan_epoch
+from bae_lens.activations.epochs import Share, plan_epoch
 from bae_lens.activations.prefetch import prefetch
 from bae_lens.training.data import as_source
 
@@ -66,6 +66,35 @@ def test_with_little_memory_a_minibatch_still_comes_from_all_over(directory):
         assert spread > 0.6 * ROWS / 12**0.5
 
 
+@pytest.mark.parametrize("memory", [SMALL, 2**20])
+@pytest.mark.parametrize(("size", "start"), [(128, 0), (128, 1280), (1200, 0), (4, 12)])
+def test_shares_of_a_pass_make_up_its_minibatches(directory, memory, size, start):
+    """4,992 of the 5,000 vectors fill minibatches of 128: a share's rest may be full where the minibatch is not."""
+    dataset = ActivationDataset(directory, memory=memory)
+    whole = list(dataset.epoch(size, seed=1, start=start))
+    shares = [list(dataset.epoch(size, seed=1, start=start, share=Share(index, 4))) for index in range(4)]
+    assert {len(share) for share in shares} == {len(whole)}
+    for number in (0, 1, -2, -1):
+        assert torch.equal(torch.cat([share[number] for share in shares]), whole[number])
+    with pytest.raises(ValueError, match="cannot be shared by 3"):
+        next(dataset.epoch(128, share=Share(0, 3)))
+
+
+def test_a_share_holds_its_part_of_the_memory(directory, monkeypatch):
+    import bae_lens.activations.epochs as epochs
+
+    sizes, made = [], epochs._load_of
+
+    def watch(*args):
+        load = made(*args)
+        sizes.append(load.whole.nbytes)
+        return load
+
+    monkeypatch.setattr(epochs, "_load_of", watch)
+    list(ActivationDataset(directory, memory=SMALL).epoch(100, share=Share(1, 4)))
+    assert max(sizes) <= SMALL // 2 / 4 * 1.3
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_more_is_held_than_was_asked_for(directory, workers, monkeypatch):
     """Counts the bytes of vectors that were read and not yet let go."""
@@ -124,7 +153,7 @@ def test_a_bae_trains_to_the_same_weights_after_an_interruption_with_little_memo
 
     def stop(self, bar):
         if self.step == 31:
-            self._leave()
+            raise KeyboardInterrupt(self.leave())
         step(self, bar)
 
     with monkeypatch.context() as patch:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the processes find it too
 import jobs_of_tests as work
 
 from bae_lens.cells import CellDirectory
-from bae_lens.traces.jobs import Job, run_jobs
+from bae_lens.jobs import Job, run_jobs
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_ctrl_c_and_even_a_kill_leave_no_process_behind(directory, tmp_path, how
     mark = tmp_path / "pid"
     code = (
         "from pathlib import Path; import sys; import jobs_of_tests as work\n"
-        "from bae_lens.cells import CellDirectory; from bae_lens.traces.jobs import Job, run_jobs\n"
+        "from bae_lens.cells import CellDirectory; from bae_lens.jobs import Job, run_jobs\n"
         "if __name__ == '__main__':\n"
         f"    jobs = [Job('long', work.wait_for_ever, (Path({str(mark)!r}),), {{}}), Job('short', work.double, (1,), {{}})]\n"
         f"    run_jobs(CellDirectory.open({str(directory.path)!r}, 'test', {{}}), jobs, processes=2)\n"

@@ -1,5 +1,6 @@
-"""Runs the cells of a trace, several at once in processes of one thread each; a cell that fails stops no other."""
+"""Runs the cells of a job, several at once in processes of one thread each; a cell that fails stops no other."""
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -53,15 +54,11 @@ def run_jobs(directory: CellDirectory, jobs: Sequence[Job], *, processes: int | 
         ValueError: If there is no process, or a cell that is there was made with other settings (each that differs is named).
         KeyboardInterrupt: On Ctrl-C: what is done is kept, what is under way is lost.
     """
-    left = [job for job in jobs if not _is_there(directory, job)]
+    left = [job for job in jobs if not is_there(directory, job.name, job.settings)]
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} cells are there already")
-    processes = min(torch.get_num_threads() if processes is None else processes, max(1, len(left)))
-    if processes < 1:
-        raise ValueError(f"cells are made by one process at least, got {processes}")
     failures = []
-    done = _one_by_one(left) if processes == 1 else _at_once(left, processes)
-    for job, found in tqdm(done, desc="cells", unit="cell", total=len(left)):
+    for job, found in tqdm(results(left, processes), desc="cells", unit="cell", total=len(left)):
         if isinstance(found, Failure):
             failures.append(found)
             say(f"{job.name} failed, and the others go on: {found.reason}")
@@ -70,20 +67,36 @@ def run_jobs(directory: CellDirectory, jobs: Sequence[Job], *, processes: int | 
     return failures
 
 
-def _is_there(directory: CellDirectory, job: Job) -> bool:
-    found = directory.read(job.name)
+def is_there(directory: CellDirectory, name: str, settings: dict[str, Any]) -> bool:
+    """Whether a directory holds a cell.
+
+    Raises:
+        ValueError: If it was made with other settings (each that differs is named).
+    """
+    found = directory.read(name)
     if found is None:
         return False
-    changed = differences(found.get("settings", {}), as_json(job.settings))
+    changed = differences(found.get("settings", {}), as_json(settings))
     if changed:
         raise ValueError(
-            f"{directory.cell(job.name)} was made with other settings: {'; '.join(changed)}; "
-            "remove it, or choose another directory"
+            f"{directory.cell(name)} was made with other settings: {'; '.join(changed)}; remove it, or choose another directory"
         )
     return True
 
 
 Done = tuple[Job, dict[str, Any] | Failure]
+
+
+def results(jobs: Sequence[Job], processes: int | None = None) -> Iterator[Done]:
+    """What comes of jobs, in the order in which they end; arguments as `run_jobs`'.
+
+    Raises:
+        ValueError: If there is no process.
+    """
+    processes = min(torch.get_num_threads() if processes is None else processes, max(1, len(jobs)))
+    if processes < 1:
+        raise ValueError(f"cells are made by one process at least, got {processes}")
+    return _one_by_one(jobs) if processes == 1 else _at_once(jobs, processes)
 
 
 def _one_by_one(jobs: Sequence[Job]) -> Iterator[Done]:
@@ -123,8 +136,8 @@ class _Worker(NamedTuple):
 
 def _at_once(jobs: Sequence[Job], processes: int) -> Iterator[Done]:
     threads = max(1, torch.get_num_threads() // processes)
-    waiting = list(reversed(jobs))
-    idle = [_start_worker(threads) for _ in range(processes)]
+    waiting, preload = list(reversed(jobs)), ["bae_lens", *{job.work.__module__ for job in jobs}]
+    idle = [_start_worker(threads, preload) for _ in range(processes)]
     running: dict[Future[dict[str, Any] | Failure], tuple[_Worker, Job]] = {}
     try:
         while waiting or running:
@@ -139,29 +152,30 @@ def _at_once(jobs: Sequence[Job], processes: int) -> Iterator[Done]:
                 except BrokenProcessPool:
                     worker.executor.shutdown()
                     found = Failure(job.name, "its process was killed: perhaps the machine had no memory left")
-                    worker = _start_worker(threads) if waiting else None
+                    worker = _start_worker(threads, preload) if waiting else None
                 if worker is not None:
                     idle.append(worker)
                 yield job, found
     except BaseException:
         for worker, _ in running.values():
-            os.kill(worker.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGTERM)
         raise
     finally:
         for worker in [*idle, *(worker for worker, _ in running.values())]:
             worker.executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _start_worker(threads: int) -> _Worker:
+def _start_worker(threads: int, preload: list[str]) -> _Worker:
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
-        context.set_forkserver_preload(["bae_lens.traces.measure"])  # what is slow to import is imported once
-    executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(threads,))
+        context.set_forkserver_preload(preload)  # what is slow to import is imported once
+    executor = ProcessPoolExecutor(1, mp_context=context, initializer=begin_process, initargs=(threads,))
     return _Worker(executor, executor.submit(os.getpid).result())
 
 
-def _begin(threads: int) -> None:
+def begin_process(threads: int) -> None:
     """What a process does first: it ends with the one that started it, however that ends."""
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()

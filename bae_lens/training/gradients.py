@@ -1,0 +1,63 @@
+"""Sums gradients over the processes that share a minibatch, while the backward pass is still going on."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+BUCKET = 2**20
+"""Bytes: smaller gradients travel together, a larger one by itself as soon as it is there."""
+
+
+class _Sent(NamedTuple):
+    work: Any
+    bucket: Tensor
+    gradients: list[Tensor]
+    """What the bucket was made of; none where it is the gradient itself."""
+
+
+class GradientSum:
+    """The sum over a process group of what each process's part of a minibatch adds to the weights' gradients.
+
+    Every process has the gradient of the one global loss with respect to its own vectors: their sum is the gradient, where
+    a mean would be that of another loss.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], group: Any):
+        self.group = group
+        self.waiting: list[Tensor] = []
+        self.sent: list[_Sent] = []
+        self.handles = []
+        if group is not None:
+            self.handles = [p.register_post_accumulate_grad_hook(self._take) for p in parameters]
+
+    def wait(self) -> None:
+        """Ends with every gradient summed; comes after the backward pass."""
+        self._send_together()
+        for work, bucket, gradients in self.sent:
+            work.wait()
+            begin = 0
+            for gradient in gradients:
+                gradient.copy_(bucket[begin : begin + gradient.numel()].view_as(gradient))
+                begin += gradient.numel()
+        self.sent.clear()
+
+    def _take(self, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        if gradient.nbytes >= BUCKET and gradient.is_contiguous():
+            self._send(gradient, [])
+            return
+        self.waiting.append(gradient)
+        if sum(g.nbytes for g in self.waiting) >= BUCKET:
+            self._send_together()
+
+    def _send_together(self) -> None:
+        if self.waiting:
+            self._send(torch.cat([g.flatten() for g in self.waiting]), self.waiting)
+            self.waiting = []
+
+    def _send(self, bucket: Tensor, gradients: list[Tensor]) -> None:
+        self.sent.append(_Sent(dist.all_reduce(bucket, group=self.group, async_op=True), bucket, gradients))

@@ -1,0 +1,51 @@
+"""Many BAEs as one job, and what happens to one that is disturbed: three tables.
+
+    python benchmarks/scale_grid.py --json out.json           # all of them, on one thread
+    python benchmarks/scale_grid.py --only grid --device cuda  # BAEs batched on a GPU beside one after another
+
+"grid" trains the same BAEs together and one after another; "kills" ends a training by SIGKILL at a random moment, in the middle
+of a checkpoint too, goes on, and compares every file with an undisturbed run's; "hangs" injects faults of every kind.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from bae_lens.benchmark.scale_grid import grid_table
+
+TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]]] = {
+    "grid": (
+        "Many BAEs together, beside one after another: goals 1 on one thread, 3 on a GPU",
+        lambda args: grid_table(args.device, rounds=args.rounds),
+    ),
+}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=tuple(TABLES), default=tuple(TABLES), help="which tables (default: all)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the table grid")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of the table grid (%(default)s)")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"torch": torch.__version__, "device": args.device}
+    for name in args.only:
+        title, rows = TABLES[name]
+        results[name] = list(rows(args))
+        print(f"\n{title}\n{tabulate(results[name], headers='keys', floatfmt='.3g')}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
