@@ -10,11 +10,11 @@ from bae_lens.training.memory import FLOAT
 CPU = Achieved(1.0, 1.0, 1.0)
 """A CPU's rates are measured ones already (`bae-lens plan --measure`)."""
 GPU = Achieved(0.8, 0.8, 0.9)
-"""Of the datasheet's: on an H100 SXM with PyTorch 2.11 a product of 8192 x 8192 matrices in bf16 ran at 798 of 989 TFLOP/s, a
-copy at 3.0 of 3.35 TB/s. The shares of fp32, TF32 and int8 products and of other devices are not measured: they are taken to
-be these."""
+"""Of the datasheet's: on an H100 SXM with PyTorch 2.11, a product of 8192 x 8192 matrices in bf16 ran at 798 of 989
+TFLOP/s and a copy at 3.0 of 3.35 TB/s. The shares of fp32, TF32 and int8 products and of other devices were not
+measured: they are taken to be these."""
 ELEMENTWISE = 12
-"""How often a step reads or writes a code that is as wide as the bits, one number each: counted in objective/training_bae.py."""
+"""How often a step reads or writes a code that is as wide as the bits, one number each: counted in `TrainingBAE`."""
 ADAM = 7
 """Numbers that fused Adam reads (weight, gradient, two moments) and writes (three of them) for each weight."""
 

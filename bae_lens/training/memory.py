@@ -38,9 +38,9 @@ SAMPLES = 3
 """Of the vectors of a start from data."""
 PASS, PASS_OF_LEVELS = 4, 7.25
 """Of as many codes as are made at a time where all vectors are encoded: of one bit a feature, of several."""
-KEPT = 0.25
-"""Share of all of it that allocators keep of freed blocks, in pieces that do not fit again: glibc's 0.17 to 0.40 at five sizes
-(with MALLOC_MMAP_THRESHOLD_=1048576 in the environment 0.02, for slower steps)."""
+KEPT, UNTRIMMED = 0.17, 2**26
+"""What glibc's allocator keeps of freed blocks: a share of all, in pieces that do not fit again, and bytes at the end of its
+heap. Fitted to the peaks of six sizes (with MALLOC_MMAP_THRESHOLD_=1048576 in the environment it kept 2 %, in slower steps)."""
 LOWER = "lower the expansion, bits_per_feature or batch_size"
 
 
@@ -81,7 +81,7 @@ class TrainingMemory(NamedTuple):
     @property
     def peak(self) -> int:
         """What a process needs for it."""
-        return round((1 + KEPT) * self.allocated)
+        return round((1 + KEPT) * self.allocated) + UNTRIMMED
 
 
 def training_memory(
