@@ -20,6 +20,7 @@ test: check
 
 test-all: test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 BAE_LENS_FUZZ=full $(BIN)/pytest -n 2 tests/fuzz
 
 check: $(READY)
 	$(BIN)/ruff format --check .

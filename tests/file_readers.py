@@ -155,7 +155,7 @@ def _read_journal(path: Path) -> None:
 
 def _baez(path: Path) -> None:
     bae_lens.train(vectors(400), small_recipe(), out=path / "bae", progress=False)
-    codec.compress(vectors(400), bae_lens.load(path / "bae"), path / "a.baez", progress=False)
+    codec.compress(bae_lens.load(path / "bae"), vectors(400), path / "a.baez", progress=False)
     shutil.rmtree(path / "bae")
 
 

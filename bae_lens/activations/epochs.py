@@ -74,7 +74,12 @@ def epoch(
         memory: Bytes of vectors to hold at most, minibatches apart.
         workers: Threads that read ahead; 0 reads when it is asked.
         start: Vectors to leave out at the beginning: those before the place where an earlier pass was left.
+
+    Raises:
+        ValueError: If a minibatch has no vector, or the memory does not hold two.
     """
+    if batch_size < 1:
+        raise ValueError(f"a minibatch has at least 1 vector, got batch_size={batch_size}")
     plan = plan_epoch(len(data), data.d_in * data.dtype.itemsize, memory)
     if plan.block >= plan.vectors:
         order = torch.randperm(plan.vectors, generator=generator)[start:]

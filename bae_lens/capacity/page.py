@@ -1,5 +1,7 @@
 """A plan as text: memory by part, a step by part, hours, cost and disk, and what does not fit."""
 
+from collections.abc import Mapping
+
 from tabulate import tabulate
 
 from bae_lens.capacity.plan import FREE, LARGEST_SPLIT, Plan
@@ -45,6 +47,27 @@ def verdict(plan: Plan) -> str:
         each = w.batch_size // plan.shards
         return f"{one}: it fits. Data parallel over {plan.shards} devices, {each} vectors a device and step."
     return f"{one}: it fits."
+
+
+def overview(plans: Mapping[str, Plan]) -> str:
+    """A row a plan, by their titles."""
+    rows = [
+        {
+            "": title,
+            "d": plan.wanted.d_in,
+            "BAEs": plan.baes,
+            "memory of one": size(plan.whole.peak),
+            "devices for one": plan.split or "none",
+            "ms a step": f"{1e3 * plan.step_seconds:.3g}",
+            "device hours of one": f"{plan.hours_of_one:,.1f}",
+            "hours": f"{plan.hours:,.1f}",
+            "cost": "-" if plan.cost is None else f"{plan.cost:,.0f}",
+            "activations": size(plan.disk_activations),
+            "runs": size(plan.disk_runs),
+        }
+        for title, plan in plans.items()
+    ]
+    return tabulate(rows, headers="keys", tablefmt="github", colalign=("left", *["right"] * 10), disable_numparse=True)
 
 
 def size(number: float) -> str:

@@ -103,6 +103,11 @@ class Plan(NamedTuple):
         return self.step_seconds * self.steps * math.ceil(self.baes / self.at_once) / 3600
 
     @property
+    def hours_of_one(self) -> float:
+        """Device hours of one BAE."""
+        return self.step_seconds * self.steps * max(self.split, 1) * self.shards / 3600
+
+    @property
     def devices(self) -> int:
         """Those that were given, or as many as one BAE needs where these are fewer."""
         return max(self.wanted.gpus, self.split)

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bae_lens.commands.parser import Commands, add_command
+
+if TYPE_CHECKING:
+    from bae_lens.capacity.plan import Wanted
 
 
 def add(commands: Commands) -> None:
@@ -20,7 +24,7 @@ def add(commands: Commands) -> None:
         "and what makes fit what does not. Harvesting is not counted.",
         example=example,
     )
-    parser.add_argument("--model", help="widths and layers of llama-3.2-1b, llama-3.2-3b, llama-3.1-8b or llama-3.1-70b")
+    parser.add_argument("--model", help="widths and layers of llama-3.2-1b, llama-3.2-3b, llama-3.1-8b, llama-3.1-70b, or all")
     parser.add_argument("--d-in", type=int, help="instead: width of the vectors")
     parser.add_argument("--layers", type=int, help="layers with a BAE each (default: the model's; 1 with --d-in)")
     parser.add_argument("--positions", type=int, default=1, help="places of a sequence with a BAE each (%(default)s)")
@@ -43,13 +47,15 @@ def add(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from bae_lens.capacity.page import describe
+    from bae_lens.capacity.models import MODELS
+    from bae_lens.capacity.page import describe, overview
     from bae_lens.capacity.plan import make_plan
     from bae_lens.files import check_output_file, write_json
 
     if args.json:
         check_output_file(args.json)
-    wanted = _wanted(args)
+    names = list(MODELS) if args.model == "all" else [args.model]
+    wanted = [_wanted(args, name) for name in names]
     device = None
     if args.measure:
         from bae_lens.capacity.measure import measure
@@ -62,23 +68,25 @@ def _run(args: argparse.Namespace) -> int:
             f"A step at d = 512, d' = 2048, batch 512 took {1e3 * found.step:.3g} ms, "
             f"the roofline says {1e3 * found.predicted:.3g}\n"
         )
-    plan = make_plan(wanted, device)
-    print(describe(plan))
+    plans = [make_plan(one, device) for one in wanted]
+    titles = [MODELS[name].title if name else "" for name in names]
+    print(describe(plans[0]) if len(plans) == 1 else overview(dict(zip(titles, plans, strict=True))))
     if args.json:
-        write_json(args.json, plan.to_dict())
+        found = [plan.to_dict() for plan in plans]
+        write_json(args.json, found[0] if len(found) == 1 else dict(zip(names, found, strict=True)))
     return 0
 
 
-def _wanted(args: argparse.Namespace):
-    """What the options ask for."""
+def _wanted(args: argparse.Namespace, model: str | None) -> "Wanted":
+    """What the options ask for, of a model."""
     from bae_lens.capacity.models import model_of
     from bae_lens.capacity.plan import Wanted
 
-    if (args.model is None) == (args.d_in is None):
+    if (model is None) == (args.d_in is None):
         raise ValueError("give either --model, one of the Llamas, or --d-in, the width of the vectors")
     d_in, layers = args.d_in, args.layers or 1
-    if args.model:
-        shape = model_of(args.model)
+    if model:
+        shape = model_of(model)
         d_in, layers = shape.d_model, shape.layers if args.layers is None else args.layers
         if layers > shape.layers:
             raise ValueError(f"{shape.title} has {shape.layers} layers, --layers asks for {layers}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_lens import SAEConfig
+from sae_lens.saes.sae import SAEMetadata
 from typing_extensions import override
 
 from bae_lens.checks import check_known
@@ -58,8 +59,15 @@ class BAEConfig(SAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        check_metadata(self.metadata)
         super().__post_init__()
         check_bae_fields(self)
+
+
+def check_metadata(metadata: Any) -> None:
+    """Raises TypeError unless these are SAELens' metadata, which SAELens writes to without looking."""
+    if not isinstance(metadata, SAEMetadata):
+        raise TypeError(f"metadata must be SAELens' SAEMetadata(hook_name=..., ...), got {type(metadata).__name__}")
 
 
 def check_bae_fields(cfg: Any) -> None:

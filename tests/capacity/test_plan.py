@@ -145,6 +145,16 @@ def test_the_command_plans_for_each_llama_and_writes_every_number(model, tmp_pat
     assert sum(values["step"].values()) > 0
 
 
+def test_one_table_compares_the_llamas(tmp_path, capsys):
+    out = tmp_path / "plans.json"
+    assert main(["plan", "--model", "all", "--price", "2", "--json", str(out)]) == 0
+    shown, values = capsys.readouterr().out, json.loads(out.read_text())
+    assert list(values) == list(MODELS)
+    for name, shape in MODELS.items():
+        row = next(line for line in shown.splitlines() if shape.title in line)
+        assert f"{values[name]['cost']:,.0f}" in row
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -9,7 +9,12 @@ from hypothesis import HealthCheck, settings
 
 UNHURRIED = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 settings.register_profile("few", max_examples=12, derandomize=True, **UNHURRIED)
-settings.register_profile("full", max_examples=400, derandomize=bool(os.environ.get("CI")), **UNHURRIED)
+settings.register_profile(
+    "full",
+    max_examples=int(os.environ.get("BAE_LENS_FUZZ_EXAMPLES", "400")),
+    derandomize=bool(os.environ.get("CI")),
+    **UNHURRIED,
+)
 settings.load_profile(os.environ.get("BAE_LENS_FUZZ", "few"))
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import bae_lens
 from bae_lens.demo import demo_model_dir
 from bae_lens.training.recipes import RECIPES
+from bae_lens.training.together import Training
 
 SECONDS = 60
 NONSENSE = st.sampled_from(
@@ -364,12 +365,45 @@ def test_a_bae_is_saved_whole_or_refused(where):
             assert torch.equal(bae_lens.load(saved).W_enc, small_bae().W_enc)
 
 
+@given(st.lists(st.tuples(TENSORS, st.integers(1, 3), st.integers(0, 2)), max_size=3), st.booleans())
+def test_baes_are_trained_together_and_each_that_cannot_be_says_why(wanted, always):
+    trainings = []
+    for x, steps, seed in wanted:
+        recipe = bae_lens.recipes.recommended(4, 2, steps=steps, batch_size=8, seed=seed)
+        trainings.append(Training(x, recipe))
+    outcomes = calls(bae_lens.train_together, trainings, always=always, progress=False)
+    if outcomes is not None:
+        assert len(outcomes) == len(trainings)
+        assert all(hasattr(o, "bae") or isinstance(o, DOCUMENTED) for o in outcomes), outcomes
+
+
+GRID = {
+    "seeds": st.lists(st.integers(0, 3), max_size=2),
+    "over": st.dictionaries(st.sampled_from(["entropy_weight", "expansion", "x"]), st.lists(NONSENSE, max_size=2), max_size=1),
+    "hooks": st.lists(HOOKS, max_size=2),
+    "positions": st.lists(st.integers(-2, 5), max_size=2),
+    "changes": st.dictionaries(st.sampled_from(["learning_rate", "x", "batch_size"]), NONSENSE, max_size=1),
+}
+
+
+@given(fields(bae_lens.GridOptions, GRID, activations=st.none(), out=st.none(), processes=st.just(1), steps=st.just(2)))
+def test_a_grid_is_trained_or_refused(values):
+    with tempfile.TemporaryDirectory() as folder:
+        bae_lens.save_activations(Path(folder) / "acts", [torch.randn(600, 4)])
+        values |= {"activations": Path(folder) / "acts", "out": Path(folder) / "grid"}
+        options = calls(bae_lens.GridOptions, **values)
+        if options is not None:
+            calls(bae_lens.train_grid, options, say=lambda line: None)
+
+
 FUZZED = {
     "BAE BAEConfig": "test_a_bae_of_any_configuration_encodes_or_is_refused",
     "TrainingBAE TrainingBAEConfig": "test_a_training_configuration_is_taken_or_refused",
     "TrainerConfig": "test_a_trainers_configuration_is_taken_or_refused",
     "Schedule": "test_a_schedule_is_refused_or_a_factor_from_0_to_1_at_every_step",
     "Recipe recipes": "test_a_recipe_is_made_or_refused",
+    "train_together": "test_baes_are_trained_together_and_each_that_cannot_be_says_why",
+    "train_grid GridOptions": "test_a_grid_is_trained_or_refused",
     "train": "test_training_gives_a_finite_bae_or_says_why_not",
     "save_activations": "test_activations_are_saved_and_read_back_or_refused",
     "ActivationDataset": "test_a_dataset_is_asked_for_anything_and_answers_or_refuses",

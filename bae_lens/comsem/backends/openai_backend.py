@@ -62,7 +62,7 @@ class OpenAIBackend:
         self.name = model
         self.base_url = check_url(base_url or OPENAI_URL)
         self._key = read_key(key_variable or (KEY if self.base_url == OPENAI_URL else None), self.base_url)
-        self._spellings = spellings(self._key)
+        self._spellings = [s for secret in (self._key, *custom_headers()) for s in spellings(secret)]
         self._parameters: dict[str, Any] = {"temperature": temperature, "seed": seed}
         self._schema = schema
         self._left_out: set[str] = set()
@@ -75,6 +75,8 @@ class OpenAIBackend:
             timeout=timeout,
             http_client=openai.DefaultAsyncHttpxClient(transport=SpreadTransport(connections), timeout=timeout),
         )
+        if self.base_url != OPENAI_URL:  # which the environment may name, for OpenAI
+            self._client.organization = self._client.project = None
 
     def identity(self) -> dict[str, Any]:
         """Model and parameters; not the address: a server may move."""
@@ -185,7 +187,7 @@ class OpenAIBackend:
         return PassingError(f"the connection to {self.base_url} failed ({told})")
 
     def _safe(self, text: str) -> str:
-        """Without the key, should a server repeat it, as it is or as JSON, Python or an address writes it."""
+        """Without the key and headers of one's own, should a server repeat them, in the `spellings` that they may have."""
         for written in self._spellings:
             text = text.replace(written, "[key]")
         return text
@@ -197,7 +199,7 @@ def check_url(url: str) -> str:
         parts = urlsplit(url)
     except ValueError as error:
         raise ValueError(f"the address of the server is none: {error}") from None
-    if "@" in parts.netloc or parts.query or parts.fragment:  # before anything repeats the address
+    if "@" in url or parts.query or parts.fragment:  # before anything repeats the address
         raise ValueError(
             "the address carries a password or a query: give the key in an environment variable (--api-key-variable), and the "
             "address up to /v1 alone"
@@ -220,6 +222,17 @@ def spellings(key: str) -> list[str]:
     coded = base64.b64encode(key.encode()).decode()
     written = {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key, safe=""), coded, coded.rstrip("=")} if key else set()
     return sorted(written, key=lambda spelled: (-len(spelled), spelled))
+
+
+def custom_headers(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What the headers hold that OPENAI_CUSTOM_HEADERS has openai's client send, a "name: value" a line; but for short words.
+
+    >>> custom_headers({"OPENAI_CUSTOM_HEADERS": "X-Gateway-Key: a-long-secret"})
+    ['a-long-secret']
+    """
+    lines = environment.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+    values = (line.partition(":")[2].strip() for line in lines)
+    return [value for value in values if len(value) >= 8]
 
 
 def read_key(variable: str | None, base_url: str, environment: Mapping[str, str] = os.environ) -> str:
