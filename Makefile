@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export WANDB_MODE ?= disabled
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check format audit clean
 
 demo: $(READY)
 	$(BIN)/bae-lens demo --out runs/demo --replace
@@ -20,12 +20,17 @@ test: check
 
 test-all: test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 BAE_LENS_FUZZ=full $(BIN)/pytest -n 2 tests/fuzz
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# known advisories of what is installed; asks the index, so it needs the network
+audit: $(READY)
+	$(BIN)/pip-audit --skip-editable
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -28,6 +28,17 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {name!r}; {near(str(name), known)}")
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator of random numbers of a seed.
+
+    Raises:
+        ValueError: If the seed is no whole number that fits 64 bits.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"a seed is a whole number of at most 64 bits, got {seed!r}")
+    return torch.Generator().manual_seed(seed)
+
+
 def check_activations(x: Tensor, d_in: int | None = None, what: str = "activations") -> None:
     """Raises unless `x` is a non-empty floating-point tensor ``(..., d_in)`` without NaN or infinity.
 

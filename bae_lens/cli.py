@@ -16,6 +16,7 @@ from bae_lens.commands import (
     icl,
     interpret,
     more_bit,
+    plan,
     rate_distortion,
     steer,
     synthetic,
@@ -35,6 +36,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens harvest --hooks PATTERN --out acts/    a model's activations to disk, of any number of hook points
   bae-lens train --activations acts/ --out DIR    a BAE on activations from disk, or straight from a model
   bae-lens train-grid --activations acts/ --out D BAEs for every layer, position, seed and setting, as one job
+  bae-lens plan --model llama-3.2-1b              memory, hours, cost and disk of training, on paper
   bae-lens entropy --activations DIR              entropy of hidden states by layer and position of the token (Fig. 3)
   bae-lens icl --model DIR --task FILE            entropy and accuracy of in-context prompts by number of examples (Figs. 4, 7)
   bae-lens two-tokens --model DIR --hook HOOK     hidden states that carry r bits at most (Fig. 11)
@@ -59,6 +61,7 @@ COMMANDS = (
     harvest,
     train,
     train_grid,
+    plan,
     entropy,
     icl,
     two_tokens,

@@ -121,6 +121,21 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+def append_text(path: Path, text: str) -> None:
+    """Adds to the end of a text file, or begins it.
+
+    Raises:
+        OSError: If it is a symbolic link: who gives a directory away could have others write elsewhere by one.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINKS, 0o666)
+    with os.fdopen(handle, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+"""Flag of `os.open` that refuses symbolic links, where the system has it."""
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes strict JSON (no NaN), indented."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

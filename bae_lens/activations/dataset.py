@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bae_lens.activations.epochs import WHOLE, Share, epoch
 from bae_lens.activations.shards import Places, open_shards
+from bae_lens.checks import seeded
 from bae_lens.chunks import rows_at_once
 
 MEMORY = 2**30
@@ -146,7 +147,7 @@ class ActivationDataset:
             start: Vectors at the beginning to leave out, as when an earlier pass is taken up.
             share: Which vectors of each minibatch to read, where several processes share it.
         """
-        generator = generator or torch.Generator().manual_seed(seed)
+        generator = generator or seeded(seed)
         return epoch(self, batch_size, generator=generator, memory=self.memory, workers=workers, start=start, share=share)
 
     def tensor(self, limit: int | None = None) -> Float[Tensor, "some d_in"]:
@@ -164,7 +165,7 @@ class ActivationDataset:
 
     def sample(self, count: int, *, seed: int = 0) -> Float[Tensor, "some d_in"]:
         """So many random vectors in memory, fp32, or all where there are fewer; the same for one seed."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
+        order = torch.randperm(len(self), generator=seeded(seed))[:count]
         return self.rows(order.sort().values).float()
 
     def at(self, positions: Sequence[int]) -> "ActivationDataset":
@@ -213,7 +214,7 @@ class ActivationDataset:
             raise ValueError(f"{self.path} holds vectors of {len(known)} document: there is nothing to hold out by document")
         out = min(max(1, round(held_out * len(known))), len(known) - 1)
         is_out = torch.zeros(len(known), dtype=torch.bool)
-        is_out[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[:out]] = True
+        is_out[torch.randperm(len(known), generator=seeded(seed))[:out]] = True
         rows_out = is_out[of]
         return DatasetSplit(*(self.select(side.nonzero().squeeze(1)) for side in (~rows_out, rows_out)))
 

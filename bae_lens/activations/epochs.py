@@ -108,7 +108,12 @@ def epoch(
         workers: Threads that read ahead; 0 reads when it is asked.
         start: Vectors to leave out at the beginning: those before the place where an earlier pass was left.
         share: Which vectors of each minibatch to read, and to give: the order is that of all of them.
+
+    Raises:
+        ValueError: If a minibatch has no vector, or the memory does not hold two.
     """
+    if batch_size < 1:
+        raise ValueError(f"a minibatch has at least 1 vector, got batch_size={batch_size}")
     own = share.rows(batch_size)
     plan = plan_epoch(len(data), data.d_in * data.dtype.itemsize, memory)
     if plan.block >= plan.vectors:

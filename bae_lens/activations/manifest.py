@@ -97,7 +97,10 @@ def read_record(directory: Path) -> dict[str, Any]:
     path = directory / SHARD_RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        shard_of(record)
+        shard = shard_of(record)
+        for file in [*shard.files.values(), *([shard.places] if shard.places else [])]:
+            if not is_inside(directory.parent, file.file):
+                raise ValueError(f"it names a file outside the directory: {file.file!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not whole ({error!r}): put its directory back. Without a copy, the same harvest goes on once that "
@@ -135,8 +138,16 @@ def check_shards(directory: Path, manifest: Manifest) -> None:
         if shard.files.keys() != manifest.hooks.keys():
             raise ValueError(f"{directory}: shard {number} has other hook points than the manifest: {sorted(shard.files)}")
         for file in [*shard.files.values(), *([shard.places] if shard.places else [])]:
-            if not (directory / file.file).resolve().is_relative_to(directory.resolve()):
+            if not is_inside(directory, file.file):
                 raise ValueError(f"shard {number} of {directory} names a file outside it: {file.file!r}")
+
+
+def is_inside(directory: Path, name: str) -> bool:
+    """Whether a name that a file gives is of a file in this directory, symbolic links followed."""
+    try:
+        return (directory / name).resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError, ValueError):  # links that go round; a name with a zero byte
+        return False
 
 
 class _OtherFormatError(ValueError):

@@ -89,8 +89,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not whole: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file} holds no JSON object")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
-        raise ValueError(f"{path} holds no weights (model.safetensors)")
+    if not any(path.glob("*.safetensors")):
+        pickled = any(path.glob("*.bin"))
+        raise ValueError(
+            f"{path} holds no weights (model.safetensors)"
+            + (": pickled ones (pytorch_model.bin) are not read; save the model again by transformers" if pickled else "")
+        )
     return config
 
 
@@ -125,7 +129,7 @@ def _tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     has_tokenizer = (path / "tokenizer.json").is_file() or (path / "tokenizer.model").is_file()
-    return AutoTokenizer.from_pretrained(path) if has_tokenizer else None
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False) if has_tokenizer else None
 
 
 def hugging_face_directory(name_or_dir: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -143,8 +147,8 @@ def hugging_face_directory(name_or_dir: str | Path, dtype: torch.dtype) -> tuple
     if path.exists() or str(name_or_dir).startswith((".", "/", "~")):
         raise FileNotFoundError(f"{path} is no directory: give a model directory, or the name of a model on the hub")
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(name_or_dir), dtype=dtype)
-        return model.eval(), AutoTokenizer.from_pretrained(str(name_or_dir))
+        model = AutoModelForCausalLM.from_pretrained(str(name_or_dir), dtype=dtype, trust_remote_code=False)
+        return model.eval(), AutoTokenizer.from_pretrained(str(name_or_dir), trust_remote_code=False)
     except OSError as error:
         raise ValueError(f"{str(name_or_dir)!r} is no directory, and the hub gives no model of that name: {error}") from error
 
@@ -156,7 +160,12 @@ def _hugging_face_model(path: Path, dtype: torch.dtype, attention: str = "eager"
 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, output_loading_info=True
+            path,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except SafetensorError as error:
         raise ValueError(f"{path}: the weights cannot be read: {error}") from error

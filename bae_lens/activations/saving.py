@@ -30,9 +30,11 @@ def save_activations(
         shard_vectors: Vectors a file.
 
     Raises:
-        ValueError: If there are none, their widths differ, or they are not finite.
+        ValueError: If there are none, their widths differ, or they are not finite; if a shard has no vector.
         FileExistsError, PermissionError: If the directory holds something, or cannot be written.
     """
+    if isinstance(shard_vectors, bool) or not isinstance(shard_vectors, int) or shard_vectors < 1:
+        raise ValueError(f"shard_vectors must be a whole number of at least 1, got {shard_vectors!r}")
     with new_directory(path) as directory:
         shards: list[dict[str, Any]] = []
         d_in = None

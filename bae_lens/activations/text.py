@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from bae_lens.checks import seeded
+
 NOT_TEXT = (".parquet", ".arrow", ".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".pdf", ".docx", ".npy", ".npz", ".safetensors")
 """Endings of files that hold text in another form, or none."""
 
@@ -111,7 +113,7 @@ def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0)
             f"{len(documents)} document cannot be split into training and held-out text: "
             "give one document a line, or a file of its own for each"
         )
-    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(len(documents), generator=seeded(seed)).tolist()
     n_held_out = min(max(1, round(held_out * len(documents))), len(documents) - 1)
     n_train = len(documents) - n_held_out
     return Split([documents[i] for i in order[:n_train]], [documents[i] for i in order[n_train:]])

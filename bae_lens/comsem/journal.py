@@ -14,6 +14,7 @@ from typing import Any
 
 from bae_lens.comsem.backends.protocol import Reply, Request
 from bae_lens.comsem.prompts import VERSION
+from bae_lens.files import NO_LINKS
 from bae_lens.settings import as_json, differences
 
 FORMAT = "bae_lens.comsem"
@@ -48,7 +49,7 @@ class Journal:
         self.replies: dict[str, Reply] = {}
         self.models: dict[str, str] = {}
         self.spent: list[tuple[str, int, int]] = []
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINKS, 0o666)
         try:
             self._lock()
             self._begin(as_json({"format": FORMAT, "version": FORMAT_VERSION, "settings": settings}))

@@ -251,7 +251,9 @@ def save_run(options: DemoOptions, trained: Trained, results: dict[str, Any], ro
         bae_lens.save(trained.bae, directory / "bae")
         write_json(directory / "results.json", results)
         write_text(directory / "table.md", tabulate(table(rows), headers="keys", tablefmt="github") + "\n")
-        page = f'<!doctype html><meta charset="utf-8"><title>BAE inspection</title>{inspection._repr_html_()}\n'
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        page = f"{head}<title>BAE inspection</title>{inspection._repr_html_()}\n"
         write_text(directory / "inspection.html", page)
     if options.json:
         write_json(options.json, results)

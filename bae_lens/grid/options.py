@@ -54,6 +54,9 @@ class GridOptions:
 
     def __post_init__(self) -> None:
         self.activations, self.out = (Path(path).expanduser() for path in (self.activations, self.out))
+        for name in ("over", "changes"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} is a dictionary, got {getattr(self, name)!r}")
         for name, values in (("seeds", self.seeds), ("positions", self.positions), *self.over.items()):
             if values is not None and (not isinstance(values, list) or not values):
                 raise ValueError(f"{name} takes a list of values, got {values!r}")

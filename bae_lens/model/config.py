@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_lens import SAEConfig
+from sae_lens.saes.sae import SAEMetadata
 from typing_extensions import override
 
 from bae_lens.checks import check_known
@@ -58,8 +59,22 @@ class BAEConfig(SAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        self.metadata = as_metadata(self.metadata)
         super().__post_init__()
         check_bae_fields(self)
+
+
+def as_metadata(metadata: Any) -> SAEMetadata:
+    """SAELens' metadata, of themselves or of a dictionary, as `from_dict` gives one first.
+
+    Raises:
+        TypeError: If they are something else, to which SAELens would write without looking.
+    """
+    if isinstance(metadata, dict):
+        return SAEMetadata(**metadata)
+    if not isinstance(metadata, SAEMetadata):
+        raise TypeError(f"metadata must be SAELens' SAEMetadata(hook_name=..., ...), got {type(metadata).__name__}")
+    return metadata
 
 
 def check_bae_fields(cfg: Any) -> None:

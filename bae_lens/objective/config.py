@@ -7,7 +7,7 @@ from sae_lens import TrainingSAEConfig
 from typing_extensions import override
 
 from bae_lens.checks import check_known
-from bae_lens.model.config import BAEConfig, check_bae_fields
+from bae_lens.model.config import BAEConfig, as_metadata, check_bae_fields
 from bae_lens.objective.entropy import ENTROPY_FORMS
 
 RECONSTRUCTION_LOSSES = ("sum", "mean")
@@ -53,6 +53,7 @@ class TrainingBAEConfig(TrainingSAEConfig, BAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        self.metadata = as_metadata(self.metadata)
         super().__post_init__()
         check_bae_fields(self)
         check_known("reconstruction_loss", self.reconstruction_loss, RECONSTRUCTION_LOSSES)

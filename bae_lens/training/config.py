@@ -81,7 +81,7 @@ class TrainerConfig:
                 raise ValueError(f"{name} must be positive, got {value}")
         for name in WHOLE:
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
+            if value is not None and (isinstance(value, bool) or not math.isfinite(value) or value != int(value) or value < 0):
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value}")
             setattr(self, name, None if value is None else int(value))
         if self.batch_size < 2:
@@ -105,11 +105,14 @@ class TrainerConfig:
         """Optimiser steps for so many training vectors (None: a stream).
 
         Raises:
-            ValueError: If epochs are asked of a stream.
+            ValueError: If epochs are asked of a stream, or they have no end.
         """
         if self.steps is None and samples is None:
             raise ValueError("a stream of activations has no epochs: give steps")
-        return self.steps or max(1, round((self.epochs or 0) * (samples or 0) / self.batch_size))
+        steps = (self.epochs or 0) * (samples or 0) / self.batch_size
+        if not math.isfinite(steps):
+            raise ValueError(f"{self.epochs:g} epochs of {samples} vectors have no end: lower epochs, or give steps")
+        return self.steps or max(1, round(steps))
 
     def check_fits(self, steps: int, objective: str) -> None:
         """Raises ValueError if a schedule leaves nothing of so many steps, or of a width; warns of a warm-up that is longer."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bae_lens.checks import check_known
-from bae_lens.files import write_text
+from bae_lens.files import append_text, write_text
 
 LOGGERS = ("wandb", "tensorboard")
 MODULES = {"wandb": "wandb", "tensorboard": "tensorboard"}
@@ -79,8 +79,7 @@ class Log:
         """Writes a row everywhere."""
         self.rows.append(row)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+            append_text(self.path, _line(row))
         for sink in self.sinks.values():
             _tell(sink, row)
 

@@ -4,6 +4,7 @@
 half the time (section 4.1); `paper` follows the text, `reference_code` the published code.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -249,10 +250,10 @@ def _warm_up(most: int, steps: int) -> int:
 
 
 def _width(d_in: int, expansion: float) -> int:
-    width = round(expansion * d_in)
-    if width < 1:
-        raise ValueError(f"an expansion of {expansion} leaves no feature at d_in = {d_in}")
-    return width
+    width = expansion * d_in
+    if not (math.isfinite(width) and round(width) >= 1):
+        raise ValueError(f"an expansion of {expansion} leaves no feature at d_in = {d_in}, or no end of them")
+    return round(width)
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {

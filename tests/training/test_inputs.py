@@ -94,36 +94,6 @@ def test_a_width_that_memory_cannot_hold_is_refused_before_it_is_allocated(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak memory on Linux alone (tests/SKIPPED.md)")
-@pytest.mark.parametrize("start", ["data", "linear"])
-def test_the_memory_estimate_is_near_what_training_takes(start):
-    """In a process of its own, from before the BAE is made to after it is finished; validation included."""
-    script = f"""
-import dataclasses, torch, bae_lens
-from pathlib import Path
-from bae_lens.training.memory import training_bytes
-torch.set_num_threads(1)
-
-def status(field):
-    return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(field)).split()[1]) * 1024
-
-def run(d_sae):
-    recipe = bae_lens.recipes.recommended(64, d_sae / 64, steps=4, batch_size=256)
-    recipe = recipe._replace(sae=dataclasses.replace(recipe.sae, init={start!r}))
-    bae_lens.train(x, recipe, validation=x[:9000], progress=False)
-    return training_bytes(recipe.sae, 256)
-
-x = torch.randn(20000, 64)
-run(64)
-Path("/proc/self/clear_refs").write_text("5")
-before = status("VmRSS")
-estimate = run(8192)
-print((status("VmHWM") - before) / estimate)
-"""
-    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-    assert 0.4 < float(printed) < 1.1
-
-
 def test_validation_vectors_are_measured_and_never_trained_on(tmp_path):
     held_out = vectors(500, seed=9)
     with_it = bae_lens.train(vectors(), quick(validate_every=15), validation=held_out, out=tmp_path / "run", progress=False)

@@ -1,10 +1,12 @@
 """Any OpenAI-compatible server: OpenAI itself, vLLM, Ollama, llama.cpp's server and others."""
 
+import base64
+import json
 import math
 import os
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from bae_lens.checks import near
 from bae_lens.comsem.backends.protocol import FatalError, PassingError, Reply, Request, RequestError
@@ -60,6 +62,7 @@ class OpenAIBackend:
         self.name = model
         self.base_url = check_url(base_url or OPENAI_URL)
         self._key = read_key(key_variable or (KEY if self.base_url == OPENAI_URL else None), self.base_url)
+        self._spellings = [s for secret in (self._key, *custom_headers()) for s in spellings(secret)]
         self._parameters: dict[str, Any] = {"temperature": temperature, "seed": seed}
         self._schema = schema
         self._left_out: set[str] = set()
@@ -72,6 +75,8 @@ class OpenAIBackend:
             timeout=timeout,
             http_client=openai.DefaultAsyncHttpxClient(transport=SpreadTransport(connections), timeout=timeout),
         )
+        if self.base_url != OPENAI_URL:  # which the environment may name, for OpenAI
+            self._client.organization = self._client.project = None
 
     def identity(self) -> dict[str, Any]:
         """Model and parameters; not the address: a server may move."""
@@ -165,7 +170,7 @@ class OpenAIBackend:
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
             known = []
         if known and self.name not in known:
-            return f"{self.base_url} has no model {self.name!r}; {near(self.name, known)}"
+            return self._safe(f"{self.base_url} has no model {self.name!r}; {near(self.name, known)}")
         return (
             f"{self.base_url}/chat/completions is not there, or not for the model {self.name!r} ({told}); "
             "the address of most servers ends in /v1"
@@ -182,22 +187,52 @@ class OpenAIBackend:
         return PassingError(f"the connection to {self.base_url} failed ({told})")
 
     def _safe(self, text: str) -> str:
-        """Without the key, should a server repeat it."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """Without the key and headers of one's own, should a server repeat them, in the `spellings` that they may have."""
+        for written in self._spellings:
+            text = text.replace(written, "[key]")
+        return text
 
 
 def check_url(url: str) -> str:
     """A base URL without a slash at its end; ValueError where it is none, or carries a password."""
     try:
         parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"the address of the server is none: {error}") from None
+    if "@" in url or parts.query or parts.fragment:  # before anything repeats the address
+        raise ValueError(
+            "the address carries a password or a query: give the key in an environment variable (--api-key-variable), and the "
+            "address up to /v1 alone"
+        )
+    try:
         parts.port  # noqa: B018 raises where it is no number
     except ValueError as error:
         raise ValueError(f"{url!r} is no address: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no address: one begins with http:// or https:// and mostly ends in /v1")
-    if parts.username or parts.password:
-        raise ValueError("the address carries a password: give the key in an environment variable (--api-key-variable)")
     return url.rstrip("/")
+
+
+def spellings(key: str) -> list[str]:
+    """How a key may be written in a text, the longest first; none of no key.
+
+    >>> spellings('a"b')
+    ['a%22b', 'a\\\\"b', 'YSJi', 'a"b']
+    """
+    coded = base64.b64encode(key.encode()).decode()
+    written = {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key, safe=""), coded, coded.rstrip("=")} if key else set()
+    return sorted(written, key=lambda spelled: (-len(spelled), spelled))
+
+
+def custom_headers(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What the headers hold that OPENAI_CUSTOM_HEADERS has openai's client send, a "name: value" a line; but for short words.
+
+    >>> custom_headers({"OPENAI_CUSTOM_HEADERS": "X-Gateway-Key: a-long-secret"})
+    ['a-long-secret']
+    """
+    lines = environment.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+    values = (line.partition(":")[2].strip() for line in lines)
+    return [value for value in values if len(value) >= 8]
 
 
 def read_key(variable: str | None, base_url: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -1,0 +1,1 @@
+"""Capacity on paper: what training takes in memory, hours and money, before any of it is started."""

@@ -1,0 +1,68 @@
+"""Defects that fuzzing found, each by itself."""
+
+import pytest
+import torch
+
+import bae_lens
+from bae_lens.activations.epochs import epoch
+from bae_lens.checks import seeded
+from bae_lens.training.recipes import RECIPES
+
+
+@pytest.mark.parametrize("config", [bae_lens.BAEConfig, bae_lens.TrainingBAEConfig])
+@pytest.mark.parametrize("metadata", [None, 1, "x"])
+def test_metadata_that_are_none_are_refused_by_name(config, metadata):
+    """SAELens wrote to them: AttributeError: 'NoneType' object has no attribute 'training_architecture'."""
+    with pytest.raises(TypeError, match=r"metadata must be SAELens' SAEMetadata"):
+        config(d_in=4, d_sae=8, metadata=metadata)
+
+
+def test_a_minibatch_of_nothing_is_refused(tmp_path):
+    """It was PyTorch's: split_size can only be 0 if dimension size is 0."""
+    data = bae_lens.save_activations(tmp_path / "acts", [torch.randn(40, 4)])
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match="a minibatch has at least 1 vector"):
+            next(epoch(data, batch_size, generator=torch.Generator()))
+
+
+@pytest.mark.parametrize("config", [bae_lens.BAEConfig, bae_lens.TrainingBAEConfig])
+def test_metadata_may_be_a_dictionary(config):
+    assert config(d_in=4, d_sae=8, metadata={"hook_name": "x"}).metadata.hook_name == "x"
+
+
+@pytest.mark.parametrize("shard_vectors", [0, -1, True, 1.5])
+def test_a_shard_of_nothing_is_refused_and_does_not_go_on_for_ever(tmp_path, shard_vectors):
+    with pytest.raises((ValueError, TypeError), match=r"at least 1|Type-check"):
+        bae_lens.save_activations(tmp_path / "acts", [torch.randn(40, 4)], shard_vectors=shard_vectors)
+
+
+@pytest.mark.parametrize("expansion", [float("inf"), float("-inf"), float("nan"), 0.0, 1e308])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_an_expansion_without_end_is_refused(recipe, expansion):
+    """It was an OverflowError."""
+    with pytest.raises(ValueError, match="leaves no feature at d_in = 4, or no end of them"):
+        RECIPES[recipe](4, expansion)
+
+
+@pytest.mark.parametrize("field", ["checkpoint_every", "seed", "steps", "log_every"])
+def test_a_whole_number_without_end_is_refused_by_its_field(field):
+    with pytest.raises(ValueError, match=field):
+        bae_lens.TrainerConfig(**({"steps": 3} | {field: float("inf")}))
+
+
+def test_epochs_without_end_are_refused():
+    with pytest.raises(ValueError, match="have no end"):
+        bae_lens.TrainerConfig(epochs=1e308).total_steps(10_000)
+
+
+@pytest.mark.parametrize("seed", [True, 2**64, 0.5, None])
+def test_a_seed_that_is_none_is_refused(seed):
+    """It was a RuntimeError of PyTorch."""
+    with pytest.raises((ValueError, TypeError), match=r"a seed is a whole number|Type-check"):
+        seeded(seed)
+
+
+@pytest.mark.parametrize("field", ["over", "changes"])
+def test_a_grid_over_what_is_no_dictionary_is_refused(field, tmp_path):
+    with pytest.raises(TypeError, match=f"{field} is a dictionary"):
+        bae_lens.GridOptions(activations=tmp_path, out=tmp_path / "out", **{field: 0.5})
