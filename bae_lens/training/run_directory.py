@@ -115,7 +115,9 @@ class RunDirectory:
             yield
         except (OSError, SafetensorError) as error:
             number = errno.ENOSPC if is_full(error) else getattr(error, "errno", None) or errno.EIO
-            problem = f"its disk is full ({_free(self.path)})" if is_full(error) else str(error)
+            problem = (
+                f"its disk is full ({_free(self.path)})" if is_full(error) else getattr(error, "strerror", None) or str(error)
+            )
             good = list_checkpoints(self.checkpoints)
             goes_on = (
                 f"with resume=True the same goes on from {good[-1]}" if good else "there is no checkpoint to go on from yet"
