@@ -40,7 +40,7 @@ class Columns(NamedTuple):
 
 
 class TopTokens(NamedTuple):
-    """The tokens that a feature's events are at most often."""
+    """The tokens that a feature says most of."""
 
     token: Integer[np.ndarray, "feature top"]
     """Ids; -1 where there are fewer."""
@@ -113,7 +113,9 @@ def _level_costs(bae: BinaryCode) -> Float[np.ndarray, "feature level"]:
 
 
 def top_tokens(codes: Codes, tokens: Int[np.ndarray, " token"], count: int = TOP_TOKENS) -> TopTokens:
-    """The tokens of each feature's events, the most frequent first.
+    """The tokens of each feature's events, by how often they are at one, times the share of the token's places that are.
+
+    (By the first alone every list would begin with the most frequent tokens of the language.)
 
     Args:
         tokens: Id of each token.
@@ -122,9 +124,9 @@ def top_tokens(codes: Codes, tokens: Int[np.ndarray, " token"], count: int = TOP
     key = codes.feature.astype(np.int64) * len(known) + np.repeat(of, np.diff(codes.starts))
     key, often = np.unique(key, return_counts=True)
     feature, place = np.divmod(key, len(known))
-    order = np.lexsort((-often, feature))
-    feature, place, often = feature[order], place[order], often[order]
     share = often / np.bincount(of)[place]
+    order = np.lexsort((-often * share, feature))
+    feature, place, often, share = feature[order], place[order], often[order], share[order]
     return TopTokens(
         *first_of_each(feature, codes.features, count, known[place], often, share.astype(np.float32), fill=(-1, 0, 0))
     )

@@ -27,6 +27,7 @@ function go(address) {
 function show(view, kind, title, focus) {
   const main = document.getElementById("main-content");
   current = kind;
+  document.body.dataset.view = kind;
   main.replaceChildren(view);
   document.title = `${title} · ${values.hook}`;
   for (const link of document.querySelectorAll("nav a")) {

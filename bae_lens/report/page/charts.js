@@ -72,7 +72,8 @@ function lineChart({ width, height = 170, series, title, xTitle, yTitle, isLog =
   for (const v of marksX) {
     if (atX(v) - lastAt < 30) continue;
     lastAt = atX(v);
-    svg.append(label(lastAt, inner.bottom + 15, isLog ? String(v) : whole(v), { "text-anchor": "middle" }));
+    const isLast = lastAt > inner.right - 14;
+    svg.append(label(isLast ? width - 2 : lastAt, inner.bottom + 15, isLog ? String(v) : whole(v), { "text-anchor": isLast ? "end" : "middle" }));
   }
   svg.append(s("line", { x1: inner.left, x2: inner.right, y1: inner.bottom, y2: inner.bottom, class: "axis" }));
   series.forEach((one, number) => {

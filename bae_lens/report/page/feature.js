@@ -33,8 +33,8 @@ function figures(row, name) {
   const found = [["on for", percent(arrays.frequency[row]), "of the tokens"]];
   if (isBae()) found.push(["prior", percent(arrays.prior[row]), "when it was trained"]);
   found.push(isBae() ? ["burstiness", fixed(arrays.burstiness[row], 3), "log2, the highest met"] : ["highest", digits(arrays.burstiness[row]), "activation met"]);
-  found.push(["costs", `${digits(arrays.bits[row])} bits`, `a token${isBae() ? "" : ", whether it fires"}`]);
-  found.push(["and", `${digits(arrays.surprise[row])} bits`, arrays.isInverted[row] ? "where it is off" : "where it is on"]);
+  found.push(["cost", `${digits(arrays.bits[row])} bits`, `a token on the mean${isBae() ? "" : ", whether it fires"}`]);
+  found.push([arrays.isInverted[row] ? "when it is off" : "when it is on", `${digits(arrays.surprise[row])} bits`, "each time"]);
   if (name?.score !== null && name?.score !== undefined) {
     const control = isNumber(name.shuffled) ? `; shuffled ${fixed(name.shuffled, 2)}` : "";
     found.push(["ComSem score", fixed(name.score, 2), `${fixed(name.low, 2)} to ${fixed(name.high, 2)} (95 %)${control}`]);
@@ -83,9 +83,11 @@ function context(row, focus, place) {
   }
   const text = h("bdi", { class: "text" });
   for (const piece of pieces) {
-    const shown = inline(piece.text);
-    if (!piece.strength && !piece.isFocus) { text.append(shown); continue; }
-    const mark = h("mark", { class: piece.isFocus ? "focus" : null, title: isOneOrZero() ? null : percent(piece.strength / 255, 2) }, shown);
+    if (!piece.strength && !piece.isFocus) { text.append(inline(piece.text)); continue; }
+    const isBlank = piece.text.trim() === "";
+    if (/^ /.test(piece.text) && !isBlank) text.append(" ");
+    const mark = h("mark", { class: piece.isFocus ? "focus" : null, title: isOneOrZero() ? null : `${percent(piece.strength / 255, 2)} of the highest` },
+      isBlank ? visible(piece.text) : inline(piece.text).replace(/^ +/, ""));
     mark.style.setProperty("--strength", (0.25 + 0.75 * (piece.strength / 255)).toFixed(2));
     text.append(mark);
   }

@@ -40,7 +40,7 @@ function frequencyPanel() {
   });
   const title = `Histogram of firing frequencies: ${whole(values.overview.live)} live features, ${whole(never)} that never fire`;
   return panel("How often features fire", `${whole(never)} never do on these ${whole(values.overview.tokens)} tokens. Pale: on for over 10 %. A bar opens its features.`,
-    fitted((width) => barChart({ width, height: 210, bars, title, xTitle: "share of tokens that a feature is on for", every: 4 })));
+    fitted((width) => barChart({ width, height: 300, bars, title, xTitle: "share of tokens that a feature is on for", every: 4 })));
 }
 
 function start() {
@@ -49,7 +49,7 @@ function start() {
   if (!live.length) return null;
   const hasScores = live.some((row) => isNumber(scoreOf(row)));
   let chosen;
-  if (hasScores) chosen = live.filter((row) => isNumber(scoreOf(row))).sort((a, b) => scoreOf(b) - scoreOf(a) || arrays.frequency[a] - arrays.frequency[b]).slice(0, 8);
+  if (hasScores) chosen = live.filter((row) => isNumber(scoreOf(row))).sort((a, b) => scoreOf(b) - scoreOf(a) || arrays.frequency[b] - arrays.frequency[a]).slice(0, 16);
   else {
     const usable = live.filter((row) => arrays.events[row] >= 20);
     const ranked = (usable.length >= 8 ? usable : live).sort((a, b) => arrays.frequency[a] - arrays.frequency[b]);
@@ -104,12 +104,13 @@ function overviewView() {
   const kind = isBae() ? "Binary Autoencoder" : `SAE (${values.architecture})`;
   return h("div", { class: "view" },
     h("div", { class: "head" }, h("h1", { tabindex: "-1" }, values.hook),
-      h("p", { class: "lead" }, `${kind} of ${whole(values.features)} features${bits}, in `, h("bdi", {}, values.model), ". Measured on ",
-        h("strong", {}, `${whole(values.overview.tokens)} tokens`), ": ", h("bdi", {}, values.source), ".",
+      h("p", { class: "lead" }, `${kind} of ${whole(values.features)} features${bits}, in `, h("bdi", { title: values.model }, plain(values.model.split("/").filter(Boolean).at(-1) ?? values.model)), ". Measured on ",
+        h("strong", {}, `${whole(values.overview.tokens)} tokens`), ": ", h("bdi", {}, plain(values.source)), ".",
         values.isCut && " The code is so dense that only the first tokens were read.",
         count < values.features && ` ${whole(count)} of the features are shown.`)),
     tiles(),
-    h("div", { class: "panels" }, frequencyPanel(), mapPanel(), start(), lossPanel(), namesPanel(), curvesPanel(), entropyPanel()),
-    comparePanel(), settingsPanel(),
+    h("div", { class: "panels" }, frequencyPanel(), mapPanel(), start(),
+      h("div", { class: "stack" }, lossPanel(), namesPanel(), settingsPanel()), curvesPanel(), entropyPanel()),
+    comparePanel(),
     h("footer", {}, `Made by bae_lens ${values.version}. This page is one file and asks the network for nothing.`));
 }

@@ -22,9 +22,9 @@ function tableView() {
 
 function head() {
   return h("tr", { "aria-rowindex": 1 }, columnsShown().map((one) => h("th", {
-    scope: "col", class: `col-${one.key}${one.number ? " num" : ""}`,
+    scope: "col", class: `col-${one.key}${one.number && one.key !== "index" ? " num" : ""}`,
     "aria-sort": state.sort === one.key ? (state.down ? "descending" : "ascending") : "none",
-  }, h("button", { type: "button", "data-sort": one.key, onclick: () => sortBy(one.key) }, nameOf(one),
+  }, h("button", { type: "button", "data-sort": one.key, onclick: () => sortBy(one.key) }, h("span", {}, nameOf(one)),
     h("span", { class: "arrow", "aria-hidden": "true" }, state.sort === one.key ? (state.down ? "▾" : "▴") : "")))));
 }
 
@@ -110,11 +110,10 @@ function tableRow(row, place) {
     if (one.key === "index") return h("th", { scope: "row", class: "col-index" }, h("a", { href: `#feature/${index}` }, String(index)));
     if (one.key === "tokens") return h("td", { class: "col-tokens" }, tokensCell(row));
     if (one.key === "phrase") return h("td", { class: "col-phrase" }, h("bdi", {}, plain(phraseOf(row) ?? "")));
-    if (one.key === "promotes") return h("td", { class: "col-promotes" }, texts("up", row, 4).map((text) => chip(text)));
+    if (one.key === "promotes") return h("td", { class: "col-promotes" }, texts("up", row, 3).map((text) => chip(text)));
     const value = one.of(row);
     const text = h("span", { class: "value" }, one.show(value));
     if (one.key === "frequency") return h("td", { class: "num col-frequency" }, text, meter(value > 0 ? (Math.log10(value) + 6) / 6 : 0));
-    if (one.key === "score") return h("td", { class: "num col-score" }, text, isNumber(value) && meter(value));
     return h("td", { class: `num col-${one.key}` }, text);
   });
   return h("tr", { "aria-rowindex": place + 2, onclick: (event) => {
@@ -124,7 +123,7 @@ function tableRow(row, place) {
 
 // On a narrow screen the cell holds what has no column there.
 function tokensCell(row) {
-  const tokens = texts("topToken", row, 4).map((text) => chip(text));
+  const tokens = texts("topToken", row, 3).map((text) => chip(text));
   const more = phraseOf(row) ?? "";
   return [h("div", { class: "chips" }, tokens.length ? tokens : h("span", { class: "faint" }, "never fires here")),
     h("div", { class: "narrow-only" }, more ? h("bdi", {}, plain(more)) : texts("up", row, 3).map((text) => chip(text, { class: "token up" })))];
