@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sae_lens import SAE
 
+from bae_lens.analyze.fidelity import Fidelity
 from bae_lens.comsem.samples import TokenText
 from bae_lens.model.bae import BinaryCode
 from bae_lens.report.codes import Codes, on_prior, read_codes
@@ -77,8 +78,13 @@ class Strings:
         return smallest(np.array(numbers)[of].reshape(ids.shape))
 
 
-def collect(sae: SAE[Any], source: Source, shown: Shown | None = None, *, progress: bool = True) -> Collected:
+def collect(
+    sae: SAE[Any], source: Source, shown: Shown | None = None, *, ce: Fidelity | None = None, progress: bool = True
+) -> Collected:
     """Measures an SAE over the tokens of a source, and gathers what the page shows.
+
+    Args:
+        ce: CE losses, where they were measured before.
 
     Raises:
         TypeError, ValueError: If the vectors do not fit the SAE, a BAE has no prior yet, or a feature is not there.
@@ -89,7 +95,7 @@ def collect(sae: SAE[Any], source: Source, shown: Shown | None = None, *, progre
     columns = columns_of(sae, codes, prior)
     live = (codes.on > 0) & (codes.on < codes.tokens)
     index = features_to_show(codes, live, shown.features)
-    found = overview(sae, codes, columns, source)
+    found = overview(sae, codes, columns, source, ce)
     strings = Strings(source.tokenizer)
     arrays = {"index": index.astype(np.uint32), "allFrequency": (codes.on / codes.tokens).astype(np.float32)}
     arrays |= _columns(columns, codes, index)

@@ -10,6 +10,7 @@ from sae_lens import SAE
 
 import bae_lens
 from bae_lens.activations.text import iterate_documents
+from bae_lens.analyze.fidelity import Fidelity
 from bae_lens.files import check_output_file, write_text
 from bae_lens.model.bae import BinaryCode
 from bae_lens.report.assemble import page_html
@@ -125,15 +126,19 @@ def write_report(
     shown: Shown | None = None,
     say: Callable[[str], None] = print,
     *,
+    ce: Fidelity | None = None,
     progress: bool = True,
 ) -> Written:
     """Measures, and writes the page, whole or not at all; what is there is replaced.
+
+    Args:
+        ce: CE losses, where they were measured before.
 
     Raises:
         TypeError, ValueError: If the vectors do not fit the SAE, or a BAE has no prior yet.
     """
     started = time.perf_counter()
-    collected = collect(sae, source, shown, progress=progress)
+    collected = collect(sae, source, shown, ce=ce, progress=progress)
     values = {**collected.values, **describe(sae, source, about)}
     html = page_html(values, collected.arrays)
     write_text(out, html)

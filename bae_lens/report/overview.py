@@ -47,7 +47,7 @@ class Overview(NamedTuple):
     """None: see `Source.without`."""
 
 
-def overview(sae: SAE[Any], codes: Codes, columns: Columns, source: Source) -> Overview:
+def overview(sae: SAE[Any], codes: Codes, columns: Columns, source: Source, ce: Fidelity | None = None) -> Overview:
     """Measures what is not in the codes already: CE losses, and the bits of magnitudes."""
     frequency = codes.on / codes.tokens
     bits, bits_fvu, magnitudes = float(columns.bits.sum()), codes.fvu, 0.0
@@ -65,7 +65,7 @@ def overview(sae: SAE[Any], codes: Codes, columns: Columns, source: Source) -> O
         dead=int(((frequency == 0) | (frequency == 1)).sum()),
         stuck_at_one=int((frequency == 1).sum()),
         dense=int((frequency > DENSE).sum()),
-        ce=ce_losses(sae, source),
+        ce=ce or ce_losses(sae, source),
     )
 
 
