@@ -150,6 +150,19 @@ def test_only_rows_in_sight_are_elements_and_the_last_one_is_reached(visit):
     page.wait_for_selector('tr[aria-rowindex="301"]')  # where it was
 
 
+@pytest.mark.parametrize("query", ["", "?q=no+such+token+at+all"])
+@pytest.mark.parametrize("width", [1280, 1000, 390])
+def test_the_table_fills_the_screen_at_every_width(visit, width, query):
+    page = visit(f"features{query}", width=width)
+    page.evaluate("() => { document.querySelector('.scroller').scrollTop = 900; }")
+    page.wait_for_timeout(60)
+    box = page.locator("table.features").bounding_box()
+    right = max(th["x"] + th["width"] for th in (t.bounding_box() for t in page.locator("thead th").all()) if th)
+    assert right == pytest.approx(box["x"] + box["width"], abs=1)
+    assert page.locator("thead th.col-tokens").bounding_box()["width"] > 150
+    assert page.locator(".scroller").evaluate("s => s.scrollWidth - s.clientWidth") == 0
+
+
 def test_a_feature_is_opened_followed_and_left_by_links_keys_and_the_back_button(visit):
     page = visit("features")
     page.click("tbody tr[aria-rowindex='5'] a")

@@ -92,13 +92,18 @@ function drawRows(isForced, isAll) {
   const rows = [spacer(first * height)];
   for (let i = first; i < end; i++) rows.push(tableRow(order[i], i));
   rows.push(spacer(isAll ? 0 : (order.length - end) * height));
-  if (!order.length) rows.push(h("tr", {}, h("td", { colspan: columnsShown().length, class: "nothing" }, "No feature is like that. ",
+  if (!order.length) rows.push(h("tr", {}, h("td", { colspan: columnsInSight(), class: "nothing" }, "No feature is like that. ",
     h("button", { type: "button", class: "plain", onclick: () => { state = { ...START, show: "all" }; document.getElementById("search").value = ""; document.getElementById("show").value = "all"; refresh(); } }, "Show all"))));
   body.replaceChildren(...rows);
 }
 
+// A cell over more columns than there are to see would make columns of its own.
+function columnsInSight() {
+  return [...scroller.querySelectorAll("thead th")].filter((one) => one.offsetWidth > 0).length || 1;
+}
+
 function spacer(height) {
-  const row = h("tr", { "aria-hidden": "true", class: "spacer" }, h("td", { colspan: columnsShown().length }));
+  const row = h("tr", { "aria-hidden": "true", class: "spacer" }, h("td"));
   row.firstChild.style.height = `${height}px`;
   row.hidden = !height;
   return row;
