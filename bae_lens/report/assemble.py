@@ -31,7 +31,7 @@ def page_html(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
-    template = Template((files(__package__) / "page" / "page.html").read_text(encoding="utf-8"))
+    template = Template(_part("page.html"))
     return template.substitute(policy=policy, style=style, script=script, data=pack(values, arrays))
 
 
@@ -47,7 +47,7 @@ def page_style() -> str:
 
 
 def _part(name: str) -> str:
-    return (files(__package__) / "page" / name).read_text(encoding="utf-8")
+    return (files("bae_lens.report") / "page" / name).read_text(encoding="utf-8")
 
 
 def _hash(content: str) -> str:

@@ -136,8 +136,17 @@ class _Found:
 
     def codes(self, inverted: np.ndarray, fvu: float, is_cut: bool) -> Codes:
         starts = np.concatenate([[0], np.concatenate(self.per_token).cumsum()])
-        events = (np.concatenate(parts) for parts in (self.feature, self.activation, self.score))
-        return Codes(starts, *events, self.levels, self.on, inverted, fvu, is_cut)
+        return Codes(
+            starts=starts,
+            feature=np.concatenate(self.feature),
+            activation=np.concatenate(self.activation),
+            score=np.concatenate(self.score),
+            levels=self.levels,
+            on=self.on,
+            is_inverted=inverted,
+            fvu=fvu,
+            is_cut=is_cut,
+        )
 
 
 class _Variation:

@@ -160,7 +160,7 @@ def _token_arrays(codes: Codes, source: Source, strings: Strings, index: np.ndar
     positions = source.places.positions[: codes.tokens].numpy()
     arrays = {
         "topToken": strings.of_tokens(found.token[index]),
-        "topCount": smallest(found.count[index]),
+        "topCount": smallest(found.often[index]),
         "topShare": found.share[index],
         "atPosition": smallest(events_by_position(codes, positions)[index]),
     }

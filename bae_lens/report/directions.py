@@ -1,6 +1,7 @@
 """What the decoder rows say of features: the tokens that each promotes, the rows nearest to each, and a map of them all."""
 
 import importlib
+import importlib.util
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -44,7 +44,8 @@ class TopTokens(NamedTuple):
 
     token: Integer[np.ndarray, "feature top"]
     """Ids; -1 where there are fewer."""
-    count: Int[np.ndarray, "feature top"]
+    often: Int[np.ndarray, "feature top"]
+    """Events at it."""
     share: Float[np.ndarray, "feature top"]
     """Of all places where the token stands."""
 

@@ -61,7 +61,7 @@ def test_the_top_tokens_are_by_count_times_share(ready):
         best = sorted((count**2 / all_tokens[token] for token, count in often.items()), reverse=True)[:3]
         kept = [
             (t, c, s)
-            for t, c, s in zip(found.token[feature], found.count[feature], found.share[feature], strict=True)
+            for t, c, s in zip(found.token[feature], found.often[feature], found.share[feature], strict=True)
             if t >= 0
         ]
         assert [c * s for _, c, s in kept] == pytest.approx(best, rel=1e-4)
