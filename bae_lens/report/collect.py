@@ -115,6 +115,8 @@ def collect(
         "withoutCe": source.without,
         "withoutPromoted": without_tokens,
         "isCut": codes.is_cut,
+        "isAlone": len(arrays["run"]) > 0 and int(arrays["run"][-1]) + 1 == len(arrays["run"]),
+        "isScaled": source.windows is not None,
         "positionTokens": np.bincount(position_bins(positions)).tolist(),
         "around": shown.around,
         "top": shown.top,

@@ -76,6 +76,19 @@ def test_without_the_model_what_needs_it_is_left_out_and_said_to_be(tmp_path, sa
     assert values["overview"]["tokens"] == len(bae_lens.ActivationDataset(activations))
 
 
+def test_of_activations_at_a_few_positions_the_page_says_that_there_is_no_text_around_them(tmp_path, saved_bae, text_file):
+    options = ["--text", str(text_file), "--model", str(demo_model_dir()), "--hooks", HOOK, "--positions", "1,4,9"]
+    assert main(["harvest", *options, "--out", str(tmp_path / "acts")]) == 0
+    options = ["--activations", str(tmp_path / "acts"), "--held-out", "0", "--out", str(tmp_path / "r.html")]
+    assert main(["report", "--bae", str(saved_bae), *options]) == 0
+    values, arrays = content_of(tmp_path / "r.html")
+    assert values["isAlone"]
+    assert not values["isScaled"]
+    assert "give a text to measure CE losses on" in values["withoutCe"]
+    assert set(arrays["position"].tolist()) <= {1, 4, 9}
+    assert len(arrays["up"]) == 48
+
+
 def test_any_sae_is_reported_on_a_text_with_the_bits_of_its_magnitudes(tmp_path, make_sae, text_file, capsys):
     make_sae().save_model(tmp_path / "sae")
     options = [

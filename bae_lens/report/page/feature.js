@@ -58,9 +58,10 @@ function contextsPanel(row) {
   if (!top.length) return panel("Contexts", "", h("p", { class: "note" }, "There is none: it never leaves its usual value on these tokens."));
   const isOneBit = isBae() && values.bitsPerFeature === 1;
   const by = isBae() ? "by burstiness" : "by activation";
+  const alone = values.isAlone ? " The activations are not of the tokens around these." : "";
   const note = isOneBit ? "Every place is equally bursty; first those where no other feature is burstier." : "The strongest places first.";
   const list = (found, from) => h("ol", { class: "context-list" }, found.map(([number, i]) => context(row, number - 1, i + from)));
-  return [panel(`Contexts ${by}`, note, list(top, 0)),
+  return [panel(`Contexts ${by}`, note + alone, list(top, 0)),
     random.length ? panel("Contexts at random", `Of the ${whole(arrays.events[row])} places, some others by lot.`, list(random, values.top)) : null];
 }
 
@@ -117,7 +118,7 @@ function promotedPanel(row) {
     const by = part(`${kind}By`, row)[i];
     return h("li", {}, chip(textOf(number)), meter(Math.abs(by) / most), h("span", { class: "value" }, signed(by)));
   })));
-  return panel("Promoted and suppressed tokens", "What one unit of its decoder row adds to the logits by itself.",
+  return panel("Promoted and suppressed tokens", `What one unit of its decoder row adds to the logits by itself${values.isScaled ? "" : ", up to a scale: the final norm's"}.`,
     h("div", { class: "sides" }, side("Promotes", "up"), side("Suppresses", "down")));
 }
 
