@@ -18,6 +18,7 @@ from bae_lens.commands import (
     more_bit,
     plan,
     rate_distortion,
+    report,
     steer,
     synthetic,
     taskvec,
@@ -51,6 +52,7 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens report --bae DIR                       one HTML file to look at a BAE in: its numbers, and a page for each feature
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
@@ -77,6 +79,7 @@ COMMANDS = (
     synthetic,
     bench_codes,
     export,
+    report,
 )
 
 

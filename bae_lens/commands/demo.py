@@ -40,9 +40,10 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from bae_lens.demo.job import DemoOptions, run_demo
+    from bae_lens.report.of_demo import report_demo
 
     options = {k: v for k, v in vars(args).items() if k not in ("run", "traceback")}
     if args.model is not None and args.text is None:
         raise ValueError("give --text with --model: the embedded corpus belongs to the embedded Llama")
-    run_demo(DemoOptions(**options))
+    run_demo(DemoOptions(**options), report=report_demo)
     return 0

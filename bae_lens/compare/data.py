@@ -106,7 +106,7 @@ def with_model(
             raise
         return data._replace(without_model=f"the model that the activations name cannot be loaded ({error})")
     check_belongs(loaded, data.hook_name, data.train.shape[1])
-    windows = _windows(loaded, held_out, text)
+    windows = windows_of(loaded, held_out, text)
     if isinstance(windows, str):
         return data._replace(without_model=windows)
     return data._replace(model=str(name), windows=windows)
@@ -122,8 +122,12 @@ def check_belongs(model: Any, hook_name: str, d_in: int) -> None:
         )
 
 
-def _windows(model: Any, held_out: ActivationDataset, text: str | Path | None) -> Windows | str:
-    """Held-out windows, or why there are none."""
+def windows_of(model: Any, held_out: ActivationDataset, text: str | Path | None) -> Windows | str:
+    """The first windows that vectors were harvested from, or of a text; or why there are none.
+
+    Raises:
+        ValueError: If the activations are not this model's.
+    """
     if text is not None:
         return first_windows(tokenize(model.tokenizer, read_documents(text), min(256, model.cfg.n_ctx)), CE_TOKENS)
     try:

@@ -19,7 +19,7 @@ from bae_lens.activations.models import find_hook_point, hook_shape
 from bae_lens.activations.text import Windows
 from bae_lens.analyze.contexts import FeatureContexts, feature_contexts, spread_features
 from bae_lens.analyze.description_length import code_length
-from bae_lens.analyze.fidelity import Baseline, ablation_baseline, fidelity
+from bae_lens.analyze.fidelity import Baseline, Fidelity, ablation_baseline, fidelity
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.compare.baselines import standard, topk, train_baseline
 from bae_lens.demo import demo_model_dir
@@ -35,7 +35,7 @@ EMBEDDED_HOOK = "blocks.1.hook_resid_pre"
 EMBEDDED_ENTROPY_WEIGHT = 0.2
 """At 0.1 a third of the bits are on for more than a tenth of the tokens there."""
 CONTEXT_SIZE = 256
-SAVED = ("bae", "results.json", "table.md", "inspection.html")
+SAVED = ("bae", "results.json", "table.md", "inspection.html", "report.html")
 """What a run's directory holds; a directory that holds anything else is never replaced."""
 
 
@@ -75,8 +75,30 @@ class Data(NamedTuple):
     held_out: Activations
 
 
-def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[str, Any]:
+class Made(NamedTuple):
+    """What the job made, for who goes on from it."""
+
+    model: Any
+    model_name: str
+    text_name: str
+    hook_name: str
+    recipe: Recipe
+    trained: Trained
+    fidelity: Fidelity
+    data: Data
+    path: str
+    """Where the BAE will be."""
+
+
+Report = Callable[[Path, Made], None]
+"""Writes a page on what was made to a file."""
+
+
+def run_demo(options: DemoOptions, say: Callable[[str], None] = print, report: Report | None = None) -> dict[str, Any]:
     """Runs the main job and returns every number that it printed.
+
+    Args:
+        report: Writes report.html beside the BAE.
 
     Raises:
         FileExistsError, PermissionError: If the output cannot be written (before anything is computed).
@@ -132,9 +154,16 @@ def run_demo(options: DemoOptions, say: Callable[[str], None] = print) -> dict[s
 
     results = numbers(options, recipe, hook_name, data, trained, rows, contexts, inspection, steered)
     results["seconds"] = time.perf_counter() - started
-    save_run(options, trained, results, rows, inspection)
-    say(f"\nSaved to {options.out}: bae/ (a SAELens directory), results.json, table.md, inspection.html")
+    if report:
+        say("\n== Write a report of every feature")
+    text_name, path = str(options.text or "the embedded corpus"), str(options.out / "bae")
+    made = Made(model, metadata["model_name"], text_name, hook_name, recipe, trained, bae_row.fidelity, data, path)
+    save_run(options, made, results, rows, inspection, report)
+    written = ["bae/ (a SAELens directory)", *(name for name in SAVED[1:] if name != "report.html" or report)]
+    say(f"\nSaved to {options.out}: {', '.join(written)}")
     say(f"Everything took {time.perf_counter() - started:.0f} s. Next: bae = SAE.load_from_disk('{options.out / 'bae'}')")
+    if report:
+        say(f"Open in a browser: {(options.out / 'report.html').absolute().as_uri()}")
     return results
 
 
@@ -245,16 +274,20 @@ def prompt_of(model: Any, windows: Windows, tokens: int = 12) -> torch.Tensor:
     return windows.tokens[row, :tokens].unsqueeze(0)
 
 
-def save_run(options: DemoOptions, trained: Trained, results: dict[str, Any], rows: list[Row], inspection: Any) -> None:
+def save_run(
+    options: DemoOptions, made: Made, results: dict[str, Any], rows: list[Row], inspection: Any, report: Report | None
+) -> None:
     """Everything into one directory, whole or not at all; then the JSON where it was asked for."""
     with new_directory(options.out, replace=SAVED if options.replace else ()) as directory:
-        bae_lens.save(trained.bae, directory / "bae")
+        bae_lens.save(made.trained.bae, directory / "bae")
         write_json(directory / "results.json", results)
         write_text(directory / "table.md", tabulate(table(rows), headers="keys", tablefmt="github") + "\n")
         policy = "default-src 'none'; style-src 'unsafe-inline'"
         head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
         page = f"{head}<title>BAE inspection</title>{inspection._repr_html_()}\n"
         write_text(directory / "inspection.html", page)
+        if report:
+            report(directory / "report.html", made)
     if options.json:
         write_json(options.json, results)
 

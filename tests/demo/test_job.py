@@ -17,7 +17,7 @@ from sae_lens import SAE
 import bae_lens
 from bae_lens.cli import main
 from bae_lens.demo import demo_model_dir
-from bae_lens.demo.job import DemoOptions, demo_recipe
+from bae_lens.demo.job import SAVED, DemoOptions, demo_recipe
 from bae_lens.demo.steering import activations_where_on, describe_steering, steer_strongest
 from bae_lens.training.recipes import RECIPES, get_recipe
 
@@ -65,7 +65,9 @@ def test_the_main_job_shows_compares_and_saves_everything(text_file, tmp_path, c
     assert [row["name"].split(",")[0] for row in results["rows"]] == ["BAE", "TopK", "Standard"]
     assert len(results["features"]) == 5
     assert all(map(math.isfinite, numbers(results)))
-    assert {"bae", "results.json", "table.md", "inspection.html"} == {p.name for p in (tmp_path / "run").iterdir()}
+    assert set(SAVED) == {p.name for p in (tmp_path / "run").iterdir()}
+    assert f"Open in a browser: {(tmp_path / 'run' / 'report.html').as_uri()}" in printed
+    assert 'id="data"' in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "run"]
 
     bae = SAE.load_from_disk(tmp_path / "run" / "bae")
