@@ -77,7 +77,7 @@ def train(
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of a step; a second one does not wait.
     """
-    _check_recipe(recipe)
+    check_recipe(recipe)
     with memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device):
         begun = begin(
             activations,
