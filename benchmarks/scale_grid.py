@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from bae_lens.benchmark.scale_faults import hangs_table, kills_table
 from bae_lens.benchmark.scale_grid import grid_table
 
 TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]]] = {
@@ -23,6 +24,8 @@ TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], Iterable[dict[str, A
         "Many BAEs together, beside one after another: goals 1 on one thread, 3 on a GPU",
         lambda args: grid_table(args.device, rounds=args.rounds),
     ),
+    "kills": ("SIGKILL at random moments: goal 20 of 20 equal bit for bit", lambda args: kills_table()),
+    "hangs": ("Injected faults: goal no hang in 50", lambda args: hangs_table()),
 }
 
 

@@ -179,8 +179,11 @@ def _own_first(units: list[Unit], rank: Rank) -> list[Unit]:
 
 
 def _write_manifest(directory: CellDirectory, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """What is done, has failed and is left, as the files say; theirs who work on it elsewhere too."""
-    rows = [_state(directory, cell) for cell in cells]
+    """What is done, has failed and is left, as the files say, whoever made them; the states of these cells."""
+    own = [_state(directory, cell.name, cell.place) for cell in cells]
+    names = {cell.name for cell in cells}
+    others = [_state(directory, name, {}) for name in directory.names() if name not in names]  # of an earlier, larger grid
+    rows = own + others
     write_json(directory.path / GRID, {"bae_lens": __version__, "cells": rows})
     done = [{**row["place"], **row["figures"], "bae": row["bae"]} for row in rows if row["state"] == "done"]
     if done:
@@ -189,16 +192,15 @@ def _write_manifest(directory: CellDirectory, cells: Sequence[Cell]) -> list[dic
         writer.writeheader()
         writer.writerows(done)
         write_text(directory.path / TABLE, text.getvalue())
-    return rows
+    return own
 
 
-def _state(directory: CellDirectory, cell: Cell) -> dict[str, Any]:
-    about = {"name": cell.name, "place": cell.place}
-    found = directory.read(cell.name)
+def _state(directory: CellDirectory, name: str, place: dict[str, Any]) -> dict[str, Any]:
+    found = directory.read(name)
     if found is not None:
-        bae = bae_of(directory, cell.name).relative_to(directory.path).as_posix()
-        return {**about, "state": "done", "bae": bae, "figures": found["figures"]}
-    failure = failure_file(directory, cell.name)
+        bae = bae_of(directory, name).relative_to(directory.path).as_posix()
+        return {"name": name, "place": found["place"], "state": "done", "bae": bae, "figures": found["figures"]}
+    failure = failure_file(directory, name)
     if failure.is_file():
-        return {**about, "state": "failed", "reason": read_json(failure)["reason"]}
-    return {**about, "state": "left"}
+        return {"name": name, "place": place, "state": "failed", "reason": read_json(failure)["reason"]}
+    return {"name": name, "place": place, "state": "left"}

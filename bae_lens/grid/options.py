@@ -140,7 +140,7 @@ def _name(hook: str, position: int | None, seed: int, chosen: dict[str, Any]) ->
     """A place in the directory, in which a hook point from a manifest cannot lead outside.
 
     >>> _name("blocks.1.hook_resid_pre", 4, 0, {"entropy_weight": 0.1}), _name("../../x", None, 1, {})
-    ('blocks.1.hook_resid_pre/position=4,seed=0,entropy_weight=0.1', '_._x/seed=1')
+    ('blocks.1.hook_resid_pre/position=4,seed=0,entropy_weight=0.1', '_.___x/seed=1')
     """
     parts = [] if position is None else [f"position={position}"]
     parts += [f"seed={seed}", *(f"{name}={value}" for name, value in chosen.items())]

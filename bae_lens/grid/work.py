@@ -1,6 +1,7 @@
 """Trains and measures some cells of a grid, in whichever process; each ends as a BAE's directory and a file of figures."""
 
 import functools
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,6 +142,7 @@ def _finish(unit: Unit, cell: Cell, outcome: Outcome, vectors: _Vectors, cost: d
     except Exception as error:
         return _reason(error)
     failure_file(unit.directory, cell.name).unlink(missing_ok=True)
+    shutil.rmtree(bae_of(unit.directory, cell.name) / "checkpoints", ignore_errors=True)  # six times the weights, a BAE
     return None
 
 

@@ -5,6 +5,7 @@ However many processes train together there is one checkpoint, of the whole BAE:
 
 import copy
 import dataclasses
+import hashlib
 import json
 import shutil
 import warnings
@@ -86,7 +87,7 @@ def write_checkpoint(
         write_json(new / FILES[2], cfg.to_dict())
         checksums = {name: sha256(new / name) for name in FILES}
         state = {"step": step, "data": source.state(), "prior_samples": sae.cfg.prior_samples, "sha256": checksums}
-        write_json(new / "state.json", state)
+        write_json(new / "state.json", {**state, "own_sha256": _checksum(state)})
     for old in list_checkpoints(directory)[:-keep]:
         shutil.rmtree(old)
     return path
@@ -162,7 +163,7 @@ def read_last_checkpoint(directory: Path) -> Checkpoint | None:
     for path in reversed(found):
         try:
             checkpoint = _read(path)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             problems.append((path, error))
             continue
         for damaged, problem in problems:
@@ -177,8 +178,15 @@ def read_last_checkpoint(directory: Path) -> Checkpoint | None:
 
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    own = state.pop("own_sha256", None)  # older versions wrote none
+    if own not in (None, _checksum(state)) or state["step"] != step_of(path):
+        raise ValueError("state.json was altered: it is not what its checksum says")
     for name in FILES:
         if sha256(path / name) != state["sha256"][name]:
             raise ValueError(f"{name} was cut short or altered: its checksum is not the one in state.json")
     weights, optimizer = (load_file(path / name) for name in FILES[:2])
     return Checkpoint(path, state["step"], weights, optimizer, state["data"], state["prior_samples"])
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

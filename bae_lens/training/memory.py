@@ -45,13 +45,18 @@ def free_bytes(device: str) -> int:
     return torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
 
 
+def is_memory(error: BaseException) -> bool:
+    """Whether this says that memory has run out, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 @contextmanager
 def memory_errors(sae: TrainingBAEConfig, batch_size: int, device: str, runs: int = 1) -> Iterator[None]:
     """A block in which memory that runs out is a MemoryError that says what was estimated, and which setting to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+        if (isinstance(error, MemoryError) and error.args) or not is_memory(error):  # that one says all there is to say
             raise
         estimate = runs * training_bytes(sae, batch_size)
         together = f" for each of {runs} BAEs that are trained together" if runs > 1 else ""

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -169,16 +170,20 @@ class Run:
         self.step += 1
         last = self.step == self.steps
         if row is not None:
-            self.log.add(row)
+            self._write(row)
         has_code = self.step > self.sae.cfg.warm_steps or not self.sae.cfg.warm_steps
         if self.validation is not None and has_code and (self.step % cfg.validate_every == 0 or last):
-            self.log.add(self._validate(self.validation))
+            self._write(self._validate(self.validation))
         if self.callback is not None and has_code and (self.step % cfg.log_every == 0 or last):
             bae = whole_bae(self.snapshot(), self.parallel)
             if self.parallel.is_first:
                 self.callback(self.step, bae)
         if self.directory is not None and cfg.checkpoint_every and self.step % cfg.checkpoint_every == 0 and not last:
             self._checkpoint()
+
+    def _write(self, row: HistoryRow | ValidationRow) -> None:
+        with nullcontext() if self.directory is None else self.directory.writing("a row of the metrics"):
+            self.log.add(row)
 
     def learning_rate(self) -> float:
         """Of the step that comes next."""
@@ -235,15 +240,16 @@ class Run:
         self._stop_if_not_finite()
         if not self.parallel.all(all(bool(p.isfinite().all()) for p in self.sae.parameters())):
             return None  # the next step's loss says so, and names the last good one
-        return write_checkpoint(
-            self.directory.checkpoints,
-            self.step,
-            self.sae,
-            self.optimizer,
-            self.source,
-            self.cfg.keep_checkpoints,
-            self.parallel,
-        )
+        with self.directory.writing(f"the checkpoint after {self.step} steps"):
+            return write_checkpoint(
+                self.directory.checkpoints,
+                self.step,
+                self.sae,
+                self.optimizer,
+                self.source,
+                self.cfg.keep_checkpoints,
+                self.parallel,
+            )
 
     def leave(self) -> str:
         """Saves what was learnt; how far training came, and where it goes on from."""
@@ -297,7 +303,8 @@ class Run:
         if self.parallel.is_first:
             flipped = fold_polarity(bae).flipped if foldable else []
             if self.directory is not None:
-                self.directory.finish(bae, flipped)
+                with self.directory.writing("the BAE"):
+                    self.directory.finish(bae, flipped)
         return same_bae(bae, self.parallel), self.parallel.told(flipped)
 
 

@@ -1,12 +1,18 @@
 """The directory of a run: recipe.json, metrics.jsonl, checkpoints/ and, once it has ended, the BAE in SAELens' format."""
 
+import errno
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from bae_lens.activations.shard_writer import is_full
 from bae_lens.files import check_output_directory, check_writable, move_into, new_directory, write_json
 from bae_lens.model.bae import BAE
 from bae_lens.model.store import BAE_FILES, load
@@ -98,6 +104,26 @@ class RunDirectory:
         found = [path for path in list_checkpoints(self.checkpoints) if step_of(path) < step]
         return found[-1] if found else None
 
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """A block that writes here.
+
+        Raises:
+            OSError: If it cannot: what that was, how much is free, and what a run goes on from once there is room.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            number = errno.ENOSPC if is_full(error) else getattr(error, "errno", None) or errno.EIO
+            problem = (
+                f"its disk is full ({_free(self.path)})" if is_full(error) else getattr(error, "strerror", None) or str(error)
+            )
+            good = list_checkpoints(self.checkpoints)
+            goes_on = (
+                f"with resume=True the same goes on from {good[-1]}" if good else "there is no checkpoint to go on from yet"
+            )
+            raise OSError(number, f"{what} cannot be written to {self.path}: {problem}; {goes_on}") from error
+
     def log(self) -> Log:
         """The metrics that were written."""
         return Log.read(self.metrics)
@@ -144,6 +170,10 @@ def _check_fields(content: Any, fields: dict[str, type]) -> None:
     ]
     if problems:
         raise ValueError(" and ".join(problems))
+
+
+def _free(path: Path) -> str:
+    return f"{shutil.disk_usage(path).free / 2**20:.3g} MiB are free"
 
 
 def _sweep(path: Path) -> None:

@@ -20,7 +20,7 @@ from bae_lens.settings import as_json
 from bae_lens.stopping import interruption, stopped_by
 from bae_lens.training.config import Recipe
 from bae_lens.training.data import Vectors
-from bae_lens.training.memory import free_bytes, memory_errors, training_bytes
+from bae_lens.training.memory import free_bytes, is_memory, memory_errors, training_bytes
 from bae_lens.training.metrics import HistoryRow
 from bae_lens.training.run import Run, history_row
 from bae_lens.training.stack import Stack, stack
@@ -231,9 +231,9 @@ class _Together:
         """What a run does by itself; where that fails the run has ended with its error, and only memory is everyone's."""
         try:
             return do()
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:
+            if is_memory(error):
+                raise
             self._fail(number, error)
             return None
 

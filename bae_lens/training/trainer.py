@@ -77,19 +77,20 @@ def train(
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of a step; a second one does not wait.
     """
-    begun = begin(
-        activations,
-        recipe,
-        validation=validation,
-        metadata=metadata,
-        out=out,
-        resume=resume,
-        callback=callback,
-        parallel=parallel,
-    )
-    if isinstance(begun, Trained):
-        return begun
+    check_recipe(recipe)
     with memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device):
+        begun = begin(
+            activations,
+            recipe,
+            validation=validation,
+            metadata=metadata,
+            out=out,
+            resume=resume,
+            callback=callback,
+            parallel=parallel,
+        )
+        if isinstance(begun, Trained):
+            return begun
         begun.optimize(progress)
         return ended(begun)
 
