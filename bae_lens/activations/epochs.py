@@ -47,7 +47,7 @@ class Rows(Protocol):
 class Share(NamedTuple):
     """Which vectors of every minibatch a process takes: the same number as each of the others, neighbours in the order."""
 
-    index: int = 0
+    place: int = 0
     of: int = 1
 
     def rows(self, batch_size: int) -> slice:
@@ -59,7 +59,7 @@ class Share(NamedTuple):
         if batch_size % self.of:
             raise ValueError(f"a minibatch of {batch_size} vectors cannot be shared by {self.of} processes: take a multiple")
         size = batch_size // self.of
-        return slice(self.index * size, (self.index + 1) * size)
+        return slice(self.place * size, (self.place + 1) * size)
 
 
 WHOLE = Share()

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from bae_lens.activations.epochs import Share
 from bae_lens.objective.ranks import ALONE, Ranks
@@ -141,9 +142,7 @@ def distributed(*, feature_parallel: int = 1, device: str = "cpu", backend: str 
     dist.init_process_group(chosen, timeout=TIMEOUT)
     rank = dist.get_rank()
     with failing_together(rank):
-        mesh = dist.init_device_mesh(
-            kind.type, (world // feature_parallel, feature_parallel), mesh_dim_names=("data", "features")
-        )
+        mesh = init_device_mesh(kind.type, (world // feature_parallel, feature_parallel), mesh_dim_names=("data", "features"))
         groups = (mesh.get_group(name) if mesh.size(number) > 1 else None for number, name in enumerate(("data", "features")))
         yield Parallel(Ranks(*groups), rank, world, device)
     dist.destroy_process_group()

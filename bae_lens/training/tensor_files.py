@@ -44,7 +44,7 @@ def write_tensors(
             begin, last = header[name]["data_offsets"]
             if piece.dtype != kinds[name][1] or not begin <= at <= at + piece.nbytes <= last:
                 raise ValueError(f"a piece of {name}, {tuple(piece.shape)} in {piece.dtype}, is not what was to come next")
-            file.write(memoryview(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            file.write(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
             at += piece.nbytes
     if at != end:
         raise ValueError(f"{end - at} bytes are missing of the tensors {', '.join(kinds)}")
