@@ -121,7 +121,7 @@ def begin(
         directory.check_same(data)
         if directory.is_finished():
             return Trained(directory.load_bae(cfg.device), *_by_split(directory.log()), directory.flipped())
-    check_memory(recipe.sae, cfg.batch_size, cfg.device)
+    check_memory(recipe.sae, cfg.batch_size, cfg.device, revises=bool(cfg.revise_at))
     norm = fit(source, cfg)
     if directory is not None:
         directory.begin(data)
