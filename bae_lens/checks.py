@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -34,9 +35,9 @@ def seeded(seed: int) -> torch.Generator:
     Raises:
         ValueError: If the seed is no whole number that fits 64 bits.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= seed < 2**64:
         raise ValueError(f"a seed is a whole number of at most 64 bits, got {seed!r}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def check_activations(x: Tensor, d_in: int | None = None, what: str = "activations") -> None:

@@ -1,6 +1,7 @@
 """Fixtures: real models, real text. Public signatures are checked by beartype through jaxtyping while tests run."""
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -87,3 +88,21 @@ def make_bae():
         return bae
 
     return make
+
+
+@pytest.fixture(scope="session")
+def good_files(tmp_path_factory):
+    """A directory of a reader's own to alter, by the reader's name (`file_readers.READERS`) and where it shall be."""
+    from file_readers import BY_NAME
+
+    made = {}
+
+    def copy(name, target):
+        reader = BY_NAME[name]
+        if reader.make not in made:
+            made[reader.make] = tmp_path_factory.mktemp(name)
+            reader.make(made[reader.make])
+        shutil.copytree(made[reader.make], target, dirs_exist_ok=True)
+        return reader
+
+    return copy

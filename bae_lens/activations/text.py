@@ -1,6 +1,7 @@
 """Text: documents from files, cut into windows of tokens that begin with BOS."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,13 +107,15 @@ def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0)
     """Splits documents at random, the same way for one seed; at least one document on each side.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than two, or the share is no number.
     """
     if len(documents) < 2:
         raise ValueError(
             f"{len(documents)} document cannot be split into training and held-out text: "
             "give one document a line, or a file of its own for each"
         )
+    if not math.isfinite(held_out):
+        raise ValueError(f"the share that is held out must be a number from 0 to 1, got {held_out}")
     order = torch.randperm(len(documents), generator=seeded(seed)).tolist()
     n_held_out = min(max(1, round(held_out * len(documents))), len(documents) - 1)
     n_train = len(documents) - n_held_out

@@ -99,10 +99,13 @@ def inspect(model: Any, sae: SAE[Any], prompt: str | Tensor, *, k: int = 5, hook
         hook_name: Another hook point than the metadata's.
 
     Raises:
+        TypeError: If the prompt is neither a text nor tokens.
         ValueError: If the hook point does not exist or does not fit, the prompt is empty, or a BAE has no prior yet.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
+    if not isinstance(prompt, str | Tensor):
+        raise TypeError(f"a prompt is a text or a tensor of tokens, got {type(prompt).__name__}: one prompt at a time")
     hook_name = hook_name or sae.cfg.metadata.hook_name
     if isinstance(prompt, str) and not prompt:
         raise ValueError("the prompt is empty")

@@ -131,14 +131,14 @@ def _covariance(sae: TrainingBAEConfig, batch_size: int, live: float) -> int:
     return round(FLOAT * (COVARIANCE * batch_size * live * covarying + BLOCKS * BLOCK_ENTRIES))
 
 
-def training_bytes(sae: TrainingBAEConfig, batch_size: int) -> int:
+def training_bytes(sae: TrainingBAEConfig, batch_size: int, *, revises: bool = False) -> int:
     """Bytes that training takes at its peak, vectors apart."""
-    return training_memory(sae, batch_size).peak
+    return training_memory(sae, batch_size, revises=revises).peak
 
 
-def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str) -> None:
+def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str, *, revises: bool = False) -> None:
     """Raises MemoryError, with the estimate, where a device's free memory does not hold the training."""
-    needed, free = training_bytes(sae, batch_size), free_bytes(device)
+    needed, free = training_bytes(sae, batch_size, revises=revises), free_bytes(device)
     if needed > free:
         raise MemoryError(
             f"training d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size} takes about {_gib(needed)}, "

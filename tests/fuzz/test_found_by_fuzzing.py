@@ -64,5 +64,16 @@ def test_a_seed_that_is_none_is_refused(seed):
 
 @pytest.mark.parametrize("field", ["over", "changes"])
 def test_a_grid_over_what_is_no_dictionary_is_refused(field, tmp_path):
-    with pytest.raises(TypeError, match=f"{field} is a dictionary"):
+    with pytest.raises(TypeError, match=f"{field} is a dictionary|Type-check"):
         bae_lens.GridOptions(activations=tmp_path, out=tmp_path / "out", **{field: 0.5})
+
+
+def test_a_share_without_end_is_refused():
+    with pytest.raises(ValueError, match="must be a number from 0 to 1, got inf"):
+        bae_lens.split_documents(["a", "b"], float("inf"))
+
+
+def test_several_prompts_are_refused_where_one_is_inspected(model, make_bae):
+    """It was an AttributeError: 'tuple' object has no attribute 'shape'."""
+    with pytest.raises(TypeError, match=r"one prompt at a time|Type-check"):
+        bae_lens.inspect(model, make_bae(), ["a", "b"])

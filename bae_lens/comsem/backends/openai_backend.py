@@ -1,15 +1,14 @@
 """Any OpenAI-compatible server: OpenAI itself, vLLM, Ollama, llama.cpp's server and others."""
 
-import base64
-import json
 import math
 import os
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from bae_lens.checks import near
 from bae_lens.comsem.backends.protocol import FatalError, PassingError, Reply, Request, RequestError
+from bae_lens.comsem.backends.secrets import Secrets, custom_headers
 from bae_lens.comsem.retry import retry_after
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -62,7 +61,7 @@ class OpenAIBackend:
         self.name = model
         self.base_url = check_url(base_url or OPENAI_URL)
         self._key = read_key(key_variable or (KEY if self.base_url == OPENAI_URL else None), self.base_url)
-        self._spellings = [s for secret in (self._key, *custom_headers()) for s in spellings(secret)]
+        self._secrets = Secrets((self._key, *custom_headers()))
         self._parameters: dict[str, Any] = {"temperature": temperature, "seed": seed}
         self._schema = schema
         self._left_out: set[str] = set()
@@ -77,6 +76,7 @@ class OpenAIBackend:
         )
         if self.base_url != OPENAI_URL:  # which the environment may name, for OpenAI
             self._client.organization = self._client.project = None
+        self._secrets.hide_in_logs()
 
     def identity(self) -> dict[str, Any]:
         """Model and parameters; not the address: a server may move."""
@@ -109,6 +109,7 @@ class OpenAIBackend:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+        self._secrets.leave_logs()
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = {"model": self.name, "messages": list(request.messages), **self._parameters}
@@ -187,10 +188,7 @@ class OpenAIBackend:
         return PassingError(f"the connection to {self.base_url} failed ({told})")
 
     def _safe(self, text: str) -> str:
-        """Without the key and headers of one's own, should a server repeat them, in the `spellings` that they may have."""
-        for written in self._spellings:
-            text = text.replace(written, "[key]")
-        return text
+        return self._secrets.hidden(text)
 
 
 def check_url(url: str) -> str:
@@ -211,28 +209,6 @@ def check_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no address: one begins with http:// or https:// and mostly ends in /v1")
     return url.rstrip("/")
-
-
-def spellings(key: str) -> list[str]:
-    """How a key may be written in a text, the longest first; none of no key.
-
-    >>> spellings('a"b')
-    ['a%22b', 'a\\\\"b', 'YSJi', 'a"b']
-    """
-    coded = base64.b64encode(key.encode()).decode()
-    written = {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key, safe=""), coded, coded.rstrip("=")} if key else set()
-    return sorted(written, key=lambda spelled: (-len(spelled), spelled))
-
-
-def custom_headers(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """What the headers hold that OPENAI_CUSTOM_HEADERS has openai's client send, a "name: value" a line; but for short words.
-
-    >>> custom_headers({"OPENAI_CUSTOM_HEADERS": "X-Gateway-Key: a-long-secret"})
-    ['a-long-secret']
-    """
-    lines = environment.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
-    values = (line.partition(":")[2].strip() for line in lines)
-    return [value for value in values if len(value) >= 8]
 
 
 def read_key(variable: str | None, base_url: str, environment: Mapping[str, str] = os.environ) -> str:
