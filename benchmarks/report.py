@@ -50,7 +50,7 @@ def made_bae(vectors, features):
     for part in torch.arange(features).split(512):
         ranked = (sample @ bae.W_enc[:, part]).sort(0, descending=True).values
         bae.b_enc.data[part] = -ranked.gather(0, (share[part] * len(sample)).long().unsqueeze(0))[0]
-    bae.W_dec.data = rows * centred.norm(dim=1).mean() / 10
+    bae.W_dec.data = rows * centred.norm(dim=1).mean() / 60
     bae.b_dec.data = vectors.mean(0)
     bae.cfg.metadata.hook_name, bae.cfg.metadata.model_name = HOOK, str(demo_model_dir())
     bae.estimate_prior(vectors)
@@ -96,11 +96,11 @@ def main():
     model, corpus = bae_lens.load_model(demo_model_dir()), python_docs()
     with tempfile.TemporaryDirectory() as directory:
         out = args.keep or Path(directory) / "report.html"
-        windows = bae_lens.tokenize(model.tokenizer, corpus.train[:400], 256)
-        bae = made_bae(bae_lens.harvest(model, windows, HOOK, max_tokens=50_000).vectors, args.features)
-        text = [*corpus.held_out, *corpus.train]
+        text, bae = [*corpus.held_out, *corpus.train], bae_lens.BAE(bae_lens.BAEConfig(d_in=model.cfg.d_model, d_sae=1))
+        bae.cfg.metadata.hook_name = HOOK
         source = from_text(model, text, bae, name="embedded", model_name=str(demo_model_dir()), tokens=args.tokens)
         source = source._replace(windows=None, without="this benchmark is of the page")
+        bae = made_bae(source.vectors, args.features)
         written = write_report(bae, source, About("runs/bae"), out)
         visits = []
         with sync_playwright() as playwright:

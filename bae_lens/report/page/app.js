@@ -110,6 +110,7 @@ function begin(unpacked) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   route(true);
   document.documentElement.dataset.ready = "yes";
+  (window.requestIdleCallback ?? setTimeout)(() => prepareSearch());
 }
 
 const block = document.getElementById("data");

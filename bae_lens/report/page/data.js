@@ -37,7 +37,14 @@ function titleOf(row) {
   return tokens.length ? tokens.join(" · ") : "never fires here";
 }
 
+// What is searched is made before it is asked for, while nothing else is to do.
 const haystacks = [];
+function prepareSearch(from = 0) {
+  if (from >= count) return;
+  const end = Math.min(count, from + 400);
+  for (let row = from; row < end; row++) haystack(row);
+  (window.requestIdleCallback ?? setTimeout)(() => prepareSearch(end));
+}
 function haystack(row) {
   haystacks[row] ??= [`#${indexOf(row)}`, phraseOf(row) ?? "", ...texts("topToken", row), ...texts("up", row)].join("\n").toLowerCase();
   return haystacks[row];

@@ -31,8 +31,9 @@ function mapPanel() {
       for (const p of points) {
         const [x, y] = at(p);
         context.fillStyle = shades[p.shade];
+        if (points.length > 2000) { context.fillRect(x - 1.5, y - 1.5, 3, 3); continue; }
         context.beginPath();
-        context.arc(x, y, points.length > 2000 ? 1.8 : 2.8, 0, 7);
+        context.arc(x, y, 2.8, 0, 7);
         context.fill();
       }
       context.globalAlpha = 1;

@@ -51,6 +51,21 @@ function addressOf(wanted) {
   return given.toString() ? `features?${given}` : "features";
 }
 
+// What is missing comes last in either direction; equals stay in the order of their numbers.
+function sortRows(found) {
+  const { of, number } = column(state.sort);
+  const sign = state.down ? -1 : 1;
+  if (number) {
+    const keys = new Float64Array(count);
+    for (const row of found) { const x = of(row); keys[row] = isNumber(x) ? sign * x : Infinity; }
+    found.sort((a, b) => (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : a - b));
+    return;
+  }
+  const keys = [];
+  for (const row of found) keys[row] = of(row);
+  found.sort((a, b) => (keys[a] === "") - (keys[b] === "") || sign * ((keys[a] > keys[b]) - (keys[a] < keys[b])) || a - b);
+}
+
 function arrange() {
   const terms = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   const only = state.q.match(/^\s*#?(\d+)\s*$/);
@@ -64,16 +79,7 @@ function arrange() {
       : !kept(row) || !terms.every((term) => haystack(row).includes(term))) continue;
     found.push(row);
   }
-  const { of, number } = column(state.sort);
-  const keys = new Map(found.map((row) => [row, of(row)]));
-  const sign = state.down ? -1 : 1;
-  const isMissing = (x) => (number ? !isNumber(x) : x === "");
-  found.sort((a, b) => {
-    const [x, y] = [keys.get(a), keys.get(b)];
-    if (isMissing(x) || isMissing(y)) return isMissing(x) - isMissing(y) || a - b;
-    const by = number ? x - y : x < y ? -1 : x > y ? 1 : 0;
-    return sign * by || a - b;
-  });
+  if (state.sort !== "index" || state.down) sortRows(found);
   if (only) found.sort((a, b) => (indexOf(b) === Number(only[1])) - (indexOf(a) === Number(only[1])));
   order = found;
 }
