@@ -4,16 +4,16 @@ import re
 
 import pytest
 
-from bae_lens.traces.charts import LEAST_OPACITY, Axis, Chart, Line, Panel, Point, shades
-from bae_lens.traces.figures import chart_png
-from bae_lens.traces.interactive import chart_html
+from bae_lens.pictures.charts import LEAST_OPACITY, Axis, Chart, Line, Panel, Point, shades
+from bae_lens.pictures.interactive import chart_html
+from bae_lens.pictures.static import chart_png
 
 EVIL = "</script><script>alert(1)</script>"
 
 
 def chart(panels=2, name="layer 1"):
     points = [Point(2**k, 10 + k, 0.1 * k, 9 + k, 12 + k, {"vectors": 100 + k}) for k in range(4)]
-    lines = [Line(name, points), Line("layer 2", points[:2]), Line("a bound", [Point(1, 1), Point(8, 8)], is_guide=True)]
+    lines = [Line(name, points), Line("layer 2", points[:2]), Line("a bound", [Point(1, 1), Point(8, 8)], "guide")]
     axes = Axis("position, tokens", 2, (1, 2, 4, 8)), Axis("entropy, bits")
     return Chart("chart", "A chart", *axes, [Panel(f"panel {i}", lines) for i in range(panels)], "hook point")
 
