@@ -12,11 +12,13 @@ from bae_lens.commands import (
     demo,
     entropy,
     export,
+    figures,
     harvest,
     icl,
     interpret,
     more_bit,
     rate_distortion,
+    reproduce,
     steer,
     synthetic,
     taskvec,
@@ -46,6 +48,8 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens more-bit --help                        features of one to four bits: loss, features and entropy (Table 2)
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
+  bae-lens figures --from runs/ --out figures/    the paper's figures and tables, as far as the results below runs/ allow
+  bae-lens reproduce --size tiny                  the whole paper as one job, and which of its claims hold here
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
@@ -69,6 +73,8 @@ COMMANDS = (
     more_bit,
     synthetic,
     bench_codes,
+    figures,
+    reproduce,
     export,
 )
 

@@ -7,7 +7,6 @@ from bae_lens.benchmark.synthetic import CellResult, SyntheticOptions
 from bae_lens.benchmark.synthetic_figures import dynamics_chart, entropy_chart
 from bae_lens.benchmark.synthetic_table import csv_table, markdown_table
 from bae_lens.files import write_bytes, write_text
-from bae_lens.pictures.charts import Chart
 from bae_lens.pictures.static import chart_png
 
 
@@ -15,7 +14,7 @@ def write_report(options: SyntheticOptions, results: Sequence[CellResult]) -> li
     """Writes tables and pictures of all results into `options.out`, each file whole; their paths."""
     shared = ", ".join(f"{name} = {value}" for name, value in options.shared().items())
     texts = {"table.md": f"Cells of {shared}\n\n{markdown_table(results)}", "results.csv": csv_table(results)}
-    charts = [entropy_chart(results), *dynamics_charts(results)]
+    charts = [entropy_chart(results), *map(dynamics_chart, by_training(results))]
     pictures = {f"{chart.name}.png": chart_png(chart) for chart in charts}
     for name, text in texts.items():
         write_text(options.out / name, text)
@@ -24,10 +23,7 @@ def write_report(options: SyntheticOptions, results: Sequence[CellResult]) -> li
     return [options.out / name for name in (*texts, *pictures)]
 
 
-def dynamics_charts(results: Sequence[CellResult]) -> list[Chart]:
-    """A chart a recipe and expansion."""
-    found = []
-    for recipe, expansion in sorted({(result.cell.recipe, result.cell.expansion) for result in results}):
-        shown = [result for result in results if (result.cell.recipe, result.cell.expansion) == (recipe, expansion)]
-        found.append(dynamics_chart(shown))
-    return found
+def by_training(results: Sequence[CellResult]) -> list[list[CellResult]]:
+    """The results of each recipe and expansion together."""
+    groups = sorted({(result.cell.recipe, result.cell.expansion) for result in results})
+    return [[result for result in results if (result.cell.recipe, result.cell.expansion) == group] for group in groups]

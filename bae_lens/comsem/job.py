@@ -12,7 +12,7 @@ from bae_lens.comsem.backends.protocol import Backend
 from bae_lens.comsem.backends.rules import RulesBackend
 from bae_lens.comsem.estimate import Estimate, estimate
 from bae_lens.comsem.ledger import PRICES, Price, check_priced, read_price, read_prices
-from bae_lens.comsem.projection import extremes, maps_chart, sample_points, umap_maps
+from bae_lens.comsem.projection import dispersion, extremes, maps_chart, sample_points, umap_maps
 from bae_lens.comsem.results import JOURNAL, MAPS, describe, write_results
 from bae_lens.comsem.retry import Retries
 from bae_lens.comsem.runner import Results, RunOptions, interpret
@@ -106,7 +106,8 @@ def run_interpret(
     say("\n== Name and judge")
     interpreter, judge = (makers[which] for which in _who(options))
     results = interpret(study, interpreter, judge, journal=options.out / JOURNAL, options=run_options)
-    written = write_results(results, study, options.out, name=options.name)
+    spread = {feature.feature: dispersion(sample_points(activations, feature)) for feature in study.features}
+    written = write_results(results, study, options.out, name=options.name, dispersions=spread)
     if options.umap:
         written += _draw_maps(results, study, activations, options.out, say)
     say(f"\n{describe(results, study)}\n\nSaved to {options.out}: {', '.join(path.name for path in written)}")

@@ -54,8 +54,8 @@ class Map(NamedTuple):
 def dispersion(points: Points) -> float | None:
     """How far apart the activated vectors lie: their mean squared distance from their mean, over that of all tokens.
 
-    1: as far as tokens of these sentences do; 0: all in one place (F.3 of the paper says so in words, of maps). None where fewer
-    than two are activated, or nothing varies.
+    1: as far as tokens of these sentences do; 0: all in one place. None where fewer than two are activated, or nothing varies.
+    (F.3 of the paper says it in words, of maps.)
     """
     vectors = points.vectors.double()
     if int(points.active.sum()) < 2:

@@ -1,4 +1,4 @@
-"""What a picture shows, whatever draws it: panels of lines, areas, clouds or a matrix; each point with the FVU it belongs to."""
+"""What a picture shows, whatever draws it: panels of lines, areas, clouds or a matrix; each point with the FVU beside it."""
 
 import math
 from collections.abc import Iterable

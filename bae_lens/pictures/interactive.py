@@ -84,10 +84,11 @@ def _trace(line: Line, style: Style, x: Axis, y: Axis) -> Any:
     if line.look == "guide":
         dashed = {"color": line.color or GREY, "dash": "dash", "width": 1}
         return Scatter(**common, mode="lines", line=dashed, hoverinfo="name" if name else "skip")
+    said = f"%{{customdata[0]}} {html.escape(x.label)}<br>%{{customdata[1]:.5g}} {html.escape(y.label)}<br>%{{text}}"
     common |= {
         "customdata": [[p.x, p.y] for p in line.points],
         "text": [_about(p) for p in line.points],
-        "hovertemplate": f"%{{customdata[0]}} {html.escape(x.label)}<br>%{{customdata[1]:.5g}} {html.escape(y.label)}<br>%{{text}}",
+        "hovertemplate": said,
     }
     if line.look == "area":
         steps = {"color": style.color, "width": 0, "shape": "hv"}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,11 @@ def task_chart(sweep: TaskSweep) -> Chart:
         Line(name, [Point(x, accuracy) for x in ends], "guide", color)
         for (name, accuracy), color in zip(guides.items(), ("#333333", GREY), strict=True)
     ]
-    dictionaries = [curve for curve in sweep.curves if not _is_control(curve)]
+    dictionaries = [curve for curve in sweep.curves if not is_control(curve)]
+    names = short_names([curve.name for curve in dictionaries])
     for number, curve in enumerate(dictionaries):
-        lines.append(Line(curve.name, _points(sweep, curve), color=category(number), marker=number))
-    for curve in filter(_is_control, sweep.curves):
+        lines.append(Line(names[curve.name], _points(sweep, curve), color=category(number), marker=number))
+    for curve in filter(is_control, sweep.curves):
         is_random = curve.name.startswith(RANDOM)
         name = "random vectors of equal norm" if is_random else curve.name
         lines.append(Line(name, _points(sweep, curve), color=PALE if is_random else GREY, marker=6 if is_random else 5))
@@ -87,6 +89,12 @@ def task_chart(sweep: TaskSweep) -> Chart:
     )
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The ends of paths, where those tell them apart."""
+    ends = {name: Path(name).name for name in names}
+    return ends if len(set(ends.values())) == len(ends) else {name: name for name in names}
+
+
 def _points(sweep: TaskSweep, curve: Curve) -> list[Point]:
     rows = zip(sweep.strengths, curve.accuracy, curve.making, strict=True)
     return [Point(strength, found, about={"accuracy where it was made": making}) for strength, found, making in rows]
@@ -98,7 +106,8 @@ def from_json(value: dict[str, Any]) -> TaskSweep:
     return TaskSweep(**{**value, "curves": curves})
 
 
-def _is_control(curve: Curve) -> bool:
+def is_control(curve: Curve) -> bool:
+    """Whether a vector is none of a dictionary: the mean difference, or a random one."""
     return curve.name == NO_DICTIONARY or curve.name.startswith(f"{RANDOM} ")
 
 
