@@ -13,8 +13,8 @@ def add(commands: Commands) -> None:
         "figures",
         help="the paper's figures and tables from the results of other commands",
         description="Looks for results below a directory, by their manifests, and draws every figure and table of the paper "
-        "that they allow: PNG, SVG and an interactive page each, Markdown and CSV for tables, and one page of all. For each that "
-        "cannot be drawn it says what command would make its data.",
+        "that they allow: PNG, SVG and an interactive page each, Markdown and CSV for tables, and one page of all. For each "
+        "that cannot be drawn it says what command would make its data.",
         example="bae-lens figures --from runs/ --out figures/",
     )
     parser.add_argument("--from", dest="root", type=Path, default=Path("runs"), help="where results lie (%(default)s)")

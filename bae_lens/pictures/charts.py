@@ -137,7 +137,7 @@ class Chart(NamedTuple):
     @property
     def said_of_opacity(self) -> str:
         """What an opacity says, in words; "" where it says nothing."""
-        return self.note or ("opacity: 1 - FVU" if self.has_fvu else "")
+        return self.note or ("opacity of a marker: 1 - FVU" if self.has_fvu else "")
 
 
 class Style(NamedTuple):
@@ -171,7 +171,7 @@ def category(place: int) -> str:
 
 
 def powers(values: Iterable[float], base: int = 2, *, has_zero: bool = False) -> tuple[float, ...]:
-    """Ticks of a logarithmic axis around values, at most nine; 0 too where it has a place.
+    """Ticks of a logarithmic axis around values, at most nine; 0 too where it has a place. Of few decades 1, 2 and 5 of each.
 
     >>> powers([3, 20]), powers([0, 5], has_zero=True), powers([1e-4, 0.2], 10)
     ((2.0, 4.0, 8.0, 16.0, 32.0), (0.0, 1.0, 2.0, 4.0, 8.0), (0.0001, 0.001, 0.01, 0.1, 1.0))
@@ -182,4 +182,6 @@ def powers(values: Iterable[float], base: int = 2, *, has_zero: bool = False) ->
     first = max(first, 0) if has_zero else first
     step = max(1, -(-(last - first + 1) // 9))
     found = tuple(float(base) ** power for power in range(first, last + 1, step))
+    if base == 10 and last - first <= 2:
+        found = tuple(float(f"{digit}e{power}") for power in range(first, last + 1) for digit in (1, 2, 5))
     return (0.0, *found) if has_zero else found

@@ -3,10 +3,11 @@ import itertools
 import re
 
 import pytest
+import torch
 
-from bae_lens.pictures.charts import LEAST_OPACITY, Axis, Chart, Line, Panel, Point, shades
-from bae_lens.pictures.interactive import chart_html
-from bae_lens.pictures.static import chart_png
+from bae_lens.pictures.charts import LEAST_OPACITY, Axis, Chart, Line, Matrix, Panel, Point, powers, shades, styles_of
+from bae_lens.pictures.interactive import chart_html, placed, plotly_figure
+from bae_lens.pictures.static import chart_png, chart_svg, static_figure
 
 EVIL = "</script><script>alert(1)</script>"
 
@@ -53,3 +54,89 @@ def test_names_from_files_and_models_cannot_become_html():
     page = chart_html(chart(name=EVIL))
     assert EVIL not in page
     assert "alert(1)" in page
+
+
+def every_look():
+    steps = [Point(1, 3), Point(10, 5), Point(100, 0)]
+    cloud = [Point(2, 1, shade=0.4), Point(50, 4)]
+    lines = [
+        Line("steps", steps, "area", "#117733"),
+        Line("cloud", cloud, "cloud"),
+        Line("plain", steps, "plain"),
+        Line("", [Point(1, 2), Point(100, 2)], "guide"),
+    ]
+    values = torch.arange(6.0).view(2, 3)
+    own = Axis("channel"), Axis("instance")
+    return Chart(
+        "looks",
+        "Every look",
+        Axis("x, tokens", 10, powers([1, 100], 10)),
+        Axis("y, bits"),
+        [Panel("lines $x$", lines), Panel("colours", [], Matrix(values, 0, 5, 20, 30, "bits <i>"), *own)],
+        "",
+        columns=1,
+        shared=False,
+    )
+
+
+def test_both_renderers_draw_every_look_and_matrices():
+    figure = static_figure(every_look())
+    axes = [one for one in figure.axes if one.get_subplotspec() is not None]
+    assert axes[0].get_title() == "lines $x$"
+    (steps,) = [
+        found for found in axes[0].collections if type(found).__name__ in ("PolyCollection", "FillBetweenPolyCollection")
+    ]
+    assert steps.get_paths()[0].vertices[:, 1].max() == 5
+    (image,) = axes[1].images
+    assert image.get_array().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert list(image.get_extent()) == [0, 30, 20, 0]
+    interactive = plotly_figure(every_look())
+    kinds = [trace.type for trace in interactive.data]
+    assert kinds == ["scatter"] * 4 + ["heatmap"]
+    assert interactive.data[0].fill == "tozeroy"
+    assert interactive.data[1].marker.opacity == (0.4, 1.0)
+    assert [interactive.data[4].x0, interactive.data[4].dx, interactive.data[4].y0] == [5, 10, 5]
+    assert "&lt;i&gt;" in interactive.data[4].colorbar.title.text
+    assert interactive.layout.yaxis2.autorange == "reversed"
+
+
+def test_an_svg_holds_its_text_and_is_the_same_each_time():
+    one, other = chart_svg(every_look()), chart_svg(every_look())
+    assert one == other
+    assert b"lines $x$" in one
+
+
+def test_zero_has_a_place_on_a_logarithmic_axis_that_asks_for_it():
+    axis = Axis("bits", 2, (0, 1, 2, 4), has_zero=True)
+    assert [placed(axis, value) for value in (0, 0.5, 1, 2, 4)] == [0, 0.5, 1, 2, 3]
+    line = Line("a", [Point(0, 0), Point(1, 4)])
+    chart = Chart("c", "c", Axis("r"), axis, [Panel("", [line])], "")
+    assert list(plotly_figure(chart).data[0].y) == [0, 3]
+    assert list(plotly_figure(chart).data[0].customdata[1]) == [1, 4]
+    assert static_figure(chart).axes[0].get_yscale() == "symlog"
+
+
+@pytest.mark.parametrize(
+    ("values", "base", "expected"),
+    [([3, 20], 2, (2, 4, 8, 16, 32)), ([], 2, (1,)), ([0.03, 0.2], 10, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5))],
+)
+def test_ticks_of_a_logarithmic_axis_stand_around_the_values(values, base, expected):
+    assert powers(values, base) == expected
+    assert len(powers([1e-9, 1e9], 10)) <= 9
+
+
+def test_a_name_has_one_colour_and_marker_in_every_panel_its_own_where_it_has_one():
+    lines = [Line("a", [Point(0, 0)]), Line("b", [Point(0, 0)], color="#123456", marker=7)]
+    chart = Chart("c", "c", Axis("x"), Axis("y"), [Panel("1", lines), Panel("2", lines[::-1])], "")
+    styles = styles_of(chart)
+    assert styles["b"] == ("#123456", 7)
+    assert styles["a"].marker == 0
+    drawn = plotly_figure(chart).data
+    assert [trace.showlegend for trace in drawn] == [True, True, False, False]
+    assert drawn[1].line.color == drawn[2].line.color == "#123456"
+
+
+def test_a_page_may_read_plotly_from_a_file_beside_it():
+    page = chart_html(chart(1), library="plotly.min.js")
+    assert re.search(r'<script[^>]*\ssrc="plotly.min.js"', page)
+    assert len(page) < 100_000

@@ -11,6 +11,7 @@ from bae_lens.comsem.figures import score_chart
 from bae_lens.comsem.projection import Map, maps_chart
 from bae_lens.pictures.charts import Chart
 from bae_lens.report.figures.results import Named
+from bae_lens.report.figures.tables import WORDS
 from bae_lens.sweeps.task_report import task_chart
 from bae_lens.sweeps.task_vectors import TaskSweep
 from bae_lens.traces.positions import positions_chart
@@ -83,7 +84,7 @@ def figure_12(results: Sequence[CellResult]) -> Chart:
 def figures_24_to_28(runs: Sequence[Named]) -> Chart:
     """ComSem scores of dictionaries of one hook point (appendix C), BAEs first."""
     ordered = sorted(runs, key=lambda run: not run.is_bae)
-    chart = score_chart({run.name: (run.scores, run.features) for run in ordered})
+    chart = score_chart({WORDS.get(run.name, run.name): (run.scores, run.features) for run in ordered})
     return chart._replace(name="fig24", title=f"ComSem scores, {runs[0].hook}")
 
 

@@ -21,6 +21,7 @@ WORDS = {
     "bae_nested": "BAE, nested levels",
     "bae_paper": "BAE, the paper's recipe",
     "relu_paper": "ReLU SAE",
+    "relu_paper_rescaled": "ReLU SAE Resc.",
     "topk_paper": "Top-k SAE",
     "gated_relu_paper": "Gated ReLU SAE",
     "transcoder": "TransCoder",
@@ -81,7 +82,7 @@ def table_1(compared: Sequence[Compared], transcoders: Sequence[Compared], named
         for line in (*one.lines, *beside):
             rows.append([one.hook, *_dictionary(line), *_comsem(scored.get(line.name))])
             if line.name == RESCALED and line.mean("resc_more_than_8") is not None:
-                rescaled = [one.hook, "ReLU SAE Resc.", *_dictionary(line)[1:-1], line.mean("resc_more_than_8")]
+                rescaled = [one.hook, WORDS[f"{RESCALED}_rescaled"], *_dictionary(line)[1:-1], line.mean("resc_more_than_8")]
                 rows.append([*rescaled, *_comsem(scored.get(f"{RESCALED}_rescaled"))])
     heads = ["hook point", "model", "setting", "FVU", "L_r", "Cov, d' x d'", "Cov, d x d", "dense", "Act.", "FI", "score"]
     note = (

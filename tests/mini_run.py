@@ -1,5 +1,15 @@
 """A reproduction that is as small as every stage allows: real models, text, trainings and files, in CPU seconds."""
 
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from bae_lens.demo import demo_model_dir
+from bae_lens.reproduce.bench import Bench
+from bae_lens.reproduce.job import run_reproduce
+
 MINI = {
     "about": "as small as can be, for tests",
     "layers": [1],
@@ -36,3 +46,30 @@ MINI = {
     "codec": {"methods": ["bae"], "known": 1000, "held_out": 500},
     "more-bit": {"bits": [1, 2, 3], "steps": 5, "named": False},
 }
+
+
+def documents(path: Path) -> Path:
+    """This repository's own documentation, a line a document."""
+    pages = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines() if len(line) > 60]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory):
+    """The directory of one such reproduction, made once for all processes of a test run. It is to be read only."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(base / "mini.lock"):
+        if not (base / "mini" / "claims.json").is_file():
+            bench = Bench(
+                out=base / "mini",
+                settings=MINI,
+                model=str(demo_model_dir()),
+                text=str(documents(base / "documents.txt")),
+                say=lambda line: None,
+            )
+            found = run_reproduce(bench)
+            assert not [one.reason for one in found.done if one.reason]
+    return base / "mini"
