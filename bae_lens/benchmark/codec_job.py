@@ -1,7 +1,7 @@
 """Table 3 as a job of cells: each way to store one hook point's held-out vectors, a cell a dictionary."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def read_sizes(directory: CellDirectory) -> list[SizeRow]:
     return [SizeRow(**row) for name in directory.names() for row in (directory.read(name) or {})["rows"]]
 
 
-def _rows(name: str, source: str, train: Any, held_out: Any) -> Sequence[SizeRow]:
+def _rows(name: str, source: str, train: Any, held_out: Any) -> list[SizeRow]:
     sae = load_sae(source)
     if sae.cfg.d_in != train.shape[1]:
         raise ValueError(f"{source} takes vectors of width {sae.cfg.d_in}, the activations are {train.shape[1]} wide")

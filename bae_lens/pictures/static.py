@@ -80,8 +80,8 @@ def _draw(axes: "Axes", line: Line, style: Style) -> None:
     elif line.look == "plain":
         axes.plot(x, y, color=style.color, linewidth=1.8, zorder=2)
     elif line.look == "cloud":
-        opacity = [point.opacity for point in line.points]
-        axes.scatter(x, y, s=12, c=style.color, marker=MARKERS[style.marker % len(MARKERS)], alpha=opacity, linewidths=0)
+        opacity: dict[str, Any] = {"alpha": [point.opacity for point in line.points]}
+        axes.scatter(x, y, s=12, c=style.color, marker=MARKERS[style.marker % len(MARKERS)], linewidths=0, **opacity)
     else:
         _draw_points(axes, line, style)
 
@@ -93,7 +93,8 @@ def _draw_points(axes: "Axes", line: Line, style: Style) -> None:
     for point in line.points:
         if point.low is not None and point.high is not None:
             axes.vlines(point.x, point.low, point.high, color=style.color, linewidth=1, alpha=0.6, zorder=2)
-    axes.scatter(x, y, s=34, c=style.color, marker=marker, alpha=[p.opacity for p in line.points], linewidths=0, zorder=3)
+    opacity: dict[str, Any] = {"alpha": [point.opacity for point in line.points]}
+    axes.scatter(x, y, s=34, c=style.color, marker=marker, linewidths=0, zorder=3, **opacity)
 
 
 def _draw_matrix(axes: "Axes", matrix: Matrix) -> None:

@@ -65,9 +65,10 @@ class Bench:
         if self.model is None:
             self.model = str(demo_model_dir())
         blocks = layers_of(self.model) if self.layers or self.settings["layers"] == [] else None
-        self.layers = self.layers or self.settings["layers"] or [max(1, (blocks or 2) // 2)]
-        if min(self.layers) < 1 or (blocks is not None and max(self.layers) > blocks):
-            raise ValueError(f"layers of features are 1 to {blocks or 'the last'}, got {self.layers}")
+        layers: list[int] = self.layers or self.settings["layers"] or [max(1, (blocks or 2) // 2)]
+        if min(layers) < 1 or (blocks is not None and max(layers) > blocks):
+            raise ValueError(f"layers of features are 1 to {blocks or 'the last'}, got {layers}")
+        self.layers = layers
 
     def of(self, stage: str) -> dict[str, Any]:
         """A copy of a stage's own settings."""

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.stats import mannwhitneyu, spearmanr
 
@@ -260,7 +260,10 @@ MEASURES: dict[str, Callable[[Results], Measured]] = {
 
 def _rank(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's correlation; 0 where either does not vary."""
-    return 0.0 if len(set(x)) < 2 or len(set(y)) < 2 else float(spearmanr(x, y).statistic)
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return 0.0
+    found: Any = spearmanr(x, y)
+    return float(found.statistic)
 
 
 def _layers(results: Results) -> dict[str, list[Row]]:
