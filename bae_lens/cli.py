@@ -12,6 +12,7 @@ from bae_lens.commands import (
     demo,
     entropy,
     export,
+    figures,
     harvest,
     icl,
     interpret,
@@ -19,6 +20,7 @@ from bae_lens.commands import (
     plan,
     rate_distortion,
     report,
+    reproduce,
     steer,
     synthetic,
     taskvec,
@@ -53,6 +55,8 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens synthetic                              does a BAE find the entropy and the bits of sets whose truth is known (Fig. 2)
   bae-lens bench-codes                            bits a token against FVU: BAEs, SAELens' SAEs, PCA and the Gaussian bound
   bae-lens report --bae DIR                       one HTML file to look at a BAE in: its numbers, and a page for each feature
+  bae-lens figures --from runs/ --out figures/    the paper's figures and tables, as far as the results below runs/ allow
+  bae-lens reproduce --size tiny                  the whole paper as one job, and which of its claims hold here
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
   bae-lens demo --help                            every option
 """
@@ -78,6 +82,8 @@ COMMANDS = (
     more_bit,
     synthetic,
     bench_codes,
+    figures,
+    reproduce,
     export,
     report,
 )

@@ -18,100 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 import bae_lens
-from bae_lens.activations.prompts import Example, Task, Template, icl_prompt
 from bae_lens.analyze.statistics import code_statistics
+from bae_lens.benchmark.task_world import SHOTS, TASKS, World, divided, new_world, train_llama
 from bae_lens.compare.baselines import topk, train_baseline
-from bae_lens.demo.train_model import train_tokenizer
 from bae_lens.sweeps.strengths import parse_strengths
 from bae_lens.sweeps.task_report import as_json, describe, write_report
 from bae_lens.sweeps.task_vectors import Curve, TaskSweep, accuracy, task_curves, task_prompts
 
-TASKS, SHOTS = 4, 8
-WORDS = [
-    *("apple", "bread", "chair", "drum", "engine", "flute", "grape", "hammer"),
-    *("iron", "jacket", "kettle", "lemon", "mirror", "needle", "onion", "piano"),
-]
-LABELS = [
-    *("ant", "bear", "crow", "deer", "eel", "fox", "goat", "hare"),
-    *("ibex", "jay", "kite", "lion", "mole", "newt", "owl", "pig"),
-]
-TEMPLATE = Template(text="", label="->", end="\n")
 HOOK, EXPANSION, KEEP, LINES = "blocks.1.hook_resid_mid", 4, 64, 2000
 
 
-def world(seed: int = 0) -> list[Task]:
-    """Four tasks over the same words, each of which gives every word another label of its own."""
-    random = torch.Generator().manual_seed(seed)
-    tasks = []
-    for number in range(TASKS):
-        order = torch.randperm(len(LABELS), generator=random).tolist()
-        examples = [Example(word, LABELS[i]) for word, i in zip(WORDS, order, strict=True)]
-        tasks.append(Task(f"task{number}", examples, examples, sorted(LABELS)))
-    return tasks
-
-
-def line(task: Task, shots: int, random: torch.Generator) -> str:
-    """One text: so many examples of a task and one more, answered."""
-    chosen = torch.randperm(len(task.queries), generator=random)[: shots + 1].tolist()
-    *shown, asked = (task.queries[i] for i in chosen)
-    return f"{icl_prompt(shown, asked, TEMPLATE)} {asked.label}"
-
-
-def train_llama(tasks: list[Task], out: Path, steps: int, target: float, batch: int = 64, shots: int = SHOTS) -> None:
-    """A three-layer Llama, trained on the labels only, until the last label of a line is right so often."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    random = torch.Generator().manual_seed(0)
-    texts = [line(tasks[i % TASKS], shots, random) for i in range(400)]
-    train_tokenizer(texts, out)
-    tokenizer = AutoTokenizer.from_pretrained(out)
-    label_ids = torch.tensor([tokenizer(f" {label}", add_special_tokens=False)["input_ids"] for label in LABELS]).flatten()
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-            initializer_range=0.05,
-        )
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    progress, right = tqdm(range(steps), desc="tiny Llama"), 0.0
-    for step in progress:
-        optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 100, 1.0, 0.02 + (1 - step / steps) / 0.3)
-        lines = [line(tasks[int(torch.randint(TASKS, (), generator=random))], shots, random) for _ in range(batch)]
-        rows = torch.tensor([[0, *ids] for ids in tokenizer(lines, add_special_tokens=False)["input_ids"]])
-        logits = model(rows).logits[:, :-1]
-        asked = torch.isin(rows[:, 1:], label_ids)
-        loss = torch.nn.functional.cross_entropy(logits[asked], rows[:, 1:][asked])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        right = 0.98 * right + 0.02 * float((logits[:, -1].argmax(-1) == rows[:, -1]).float().mean())
-        progress.set_postfix(loss=f"{loss.item():.3f}", right=f"{right:.3f}")
-        if right > target:
-            break
-    model.eval().save_pretrained(out)
-
-
-def dictionaries(model: Any, tasks: list[Task], hook: str, steps: int, out: Path) -> dict[str, Any]:
+def dictionaries(model: Any, world: World, hook: str, steps: int, out: Path) -> dict[str, Any]:
     """A BAE, and a TopK SAE of as many features on, kept in `out`."""
     random = torch.Generator().manual_seed(5)
     if not (out / "topk" / "cfg.json").is_file():
-        lines = [line(tasks[i % TASKS], i // TASKS % (SHOTS + 1), random) for i in range(LINES)]
-        x = bae_lens.harvest(model, bae_lens.tokenize(model.tokenizer, lines, 64), hook).vectors
+        x = bae_lens.harvest(model, bae_lens.tokenize(model.tokenizer, world.lines(LINES, random), 64), hook).vectors
         recipe = bae_lens.recipes.recommended(x.shape[1], EXPANSION, steps=steps)
         metadata = {"hook_name": hook, "model_name": "taskvec"}
         bae = bae_lens.train(x, recipe, metadata=metadata).bae
@@ -119,19 +42,12 @@ def dictionaries(model: Any, tasks: list[Task], hook: str, steps: int, out: Path
         bae_lens.save(bae, out / "bae")
         train_baseline(topk(k), x, recipe.sae.d_sae, recipe.trainer, metadata).save_model(out / "topk")
     saes = {"BAE": bae_lens.load(out / "bae"), "TopK": bae_lens.load_sae(out / "topk")}
-    lines = [line(tasks[i % TASKS], i // TASKS % (SHOTS + 1), random) for i in range(200)]
-    x = bae_lens.harvest(model, bae_lens.tokenize(model.tokenizer, lines, 64), hook, progress=False).vectors
+    windows = bae_lens.tokenize(model.tokenizer, world.lines(200, random), 64)
+    x = bae_lens.harvest(model, windows, hook, progress=False).vectors
     for name, sae in saes.items():
         found = code_statistics(sae, x)
         print(f"{name}: {sae.cfg.d_sae} features, FVU {found.fvu:.3f}, L0 {found.l0:.1f}, live {found.live}")
     return saes
-
-
-def divided(task: Task, seed: int) -> Task:
-    """The task with half of its words as demonstrations and the others as queries."""
-    order = torch.randperm(len(WORDS), generator=torch.Generator().manual_seed(seed)).tolist()
-    shown, asked = ([task.queries[i] for i in order[side : side + SHOTS]] for side in (0, SHOTS))
-    return task._replace(demonstrations=shown, queries=asked)
 
 
 def pooled(sweeps: list[TaskSweep]) -> TaskSweep:
@@ -170,15 +86,15 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    tasks = world()
+    world = new_world()
     if not (args.out / "llama" / "model.safetensors").is_file():
-        train_llama(tasks, args.out / "llama", args.llama_steps, args.target)
+        train_llama(world, args.out / "llama", steps=args.llama_steps, target=args.target)
     model = bae_lens.load_model(args.out / "llama")
-    saes = dictionaries(model, tasks, args.hook, args.steps, args.out / args.hook)
+    saes = dictionaries(model, world, args.hook, args.steps, args.out / args.hook)
     strengths = parse_strengths(args.strengths)
     sweeps = []
-    for task, seed in itertools.product(tasks, range(args.divisions)):
-        prompts = task_prompts(model, divided(task, seed), shots=SHOTS, samples=64, seed=seed, template=TEMPLATE)
+    for task, seed in itertools.product(world.tasks, range(args.divisions)):
+        prompts = task_prompts(model, divided(task, seed), shots=SHOTS, samples=64, seed=seed, template=world.template)
         curves = task_curves(model, saes, prompts, strengths=strengths, keep=args.keep, random=args.random, seed=seed)
         few, zero = (accuracy(model, prompts.test, part) for part in (prompts.few_shot, prompts.zero_shot))
         sweeps.append(TaskSweep(task.name, args.hook, SHOTS, strengths, zero, few, len(prompts.zero_shot.texts), curves))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from bae_lens.benchmark.codes_kinds import KINDS
 from bae_lens.benchmark.codes_rows import RowResult
 from bae_lens.benchmark.codes_table import Curve, group_curves
-from bae_lens.pictures import new_figure, png
+from bae_lens.pictures.canvas import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -159,6 +159,22 @@ def run_more_bit(options: MoreBitOptions, say: Callable[[str], None] = print) ->
     return found
 
 
+def read_results(directory: CellDirectory) -> dict[Cell, Measured]:
+    """All cells of a directory.
+
+    Raises:
+        ValueError: If a file is not a whole cell.
+    """
+    found = {}
+    for name in directory.names():
+        code, same, c = name.split("/")
+        try:
+            found[Cell(code, same, int(c.removeprefix("C")))] = Measured(**(directory.read(name) or {}))
+        except TypeError as error:
+            raise ValueError(f"{directory.cell(name)} is no whole cell: remove it, and it is made again ({error})") from error
+    return found
+
+
 def measure(bae: BAE, known: Float[Tensor, "a d_in"], held_out: Float[Tensor, "b d_in"], options: MoreBitOptions) -> Measured:
     """The figures of a BAE."""
     stats, length = code_statistics(bae, held_out), code_length(bae, known, held_out)

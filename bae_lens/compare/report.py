@@ -8,7 +8,13 @@ from sae_lens import SAE
 
 from bae_lens.cells import CellDirectory
 from bae_lens.compare.data import CompareData
-from bae_lens.compare.figures import curves_figure, frequency_figure, magnitudes_figure, magnitudes_of
+from bae_lens.compare.figures import (
+    curves_chart,
+    frequency_chart,
+    magnitudes_bytes,
+    magnitudes_chart,
+    magnitudes_of,
+)
 from bae_lens.compare.job import CompareOptions, load_cell, shared_settings
 from bae_lens.compare.lines import Line, lines_of
 from bae_lens.compare.magnitudes import TOKENS
@@ -17,6 +23,7 @@ from bae_lens.compare.results import Result
 from bae_lens.compare.table import csv_table, line_as_json, tables
 from bae_lens.compare.verdict import verdict
 from bae_lens.files import write_bytes, write_json, write_text
+from bae_lens.pictures.static import chart_png
 
 PICTURED = 2
 """BAEs, and other SAEs, whose magnitudes are pictured."""
@@ -28,14 +35,17 @@ def write_comparison(data: CompareData, options: CompareOptions, results: Sequen
     lines = lines_of(directory, options, results)
     text = f"# Comparison\n\n{about(data, options)}\n\n{verdict(lines, options.at[0])}\n\n{tables(lines)}\n{_what(lines)}"
     saes = [(f"{line.name}, {line.width}", load_cell(directory, line.best)) for line in _pictured(lines) if line.best]
-    pictures = {"curves.png": curves_figure(lines), **pictures_of(data, lines, saes)}
+    pictures = {"curves.png": chart_png(curves_chart(lines)), **pictures_of(data, lines, saes)}
     return write_files(options.out, text, lines, {"at": options.at}, pictures)
 
 
 def pictures_of(data: CompareData, lines: Sequence[Line], saes: Sequence[tuple[str, SAE[Any]]]) -> dict[str, bytes]:
-    """Frequencies of all lines, and magnitudes of these SAEs."""
-    shown = [magnitudes_of(name, sae, data.held_out[:TOKENS]) for name, sae in saes]
-    return {"frequency.png": frequency_figure(lines), "magnitudes.png": magnitudes_figure(shown)}
+    """Frequencies of all lines, and magnitudes of these SAEs, which are kept as numbers too."""
+    found = {"frequency.png": chart_png(frequency_chart(lines))}
+    if saes:
+        shown = [magnitudes_of(name, sae, data.held_out[:TOKENS]) for name, sae in saes]
+        found |= {"magnitudes.png": chart_png(magnitudes_chart(shown)), "magnitudes.safetensors": magnitudes_bytes(shown)}
+    return found
 
 
 def write_files(out: Path, text: str, lines: Sequence[Line], more: dict[str, Any], pictures: dict[str, bytes]) -> list[Path]:

@@ -6,12 +6,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
 from bae_lens.analyze.curves import mean_and_range
 from bae_lens.compare.decoder import DecoderCovariance
 from bae_lens.compare.evaluate import Figures
 from bae_lens.compare.lines import BitsAt, Line
+from bae_lens.compare.search import Try
 
 OUTSIDE = "outside"
 NOTE = """\
@@ -157,7 +159,33 @@ def line_as_json(line: Line) -> dict[str, Any]:
         "cpu_seconds": line.seconds,
         "tries": [one._asdict() for one in line.tries],
         "bits_at": [at._asdict() for at in line.at],
+        "points": line.points,
+        "refined_points": line.refined_points,
+        "frequency": None if line.frequency is None else [round(value, 7) for value in line.frequency.tolist()],
     }
+
+
+def line_from_json(value: dict[str, Any]) -> Line:
+    """Back from `line_as_json`; which SAE is kept is not in it.
+
+    Raises:
+        KeyError, TypeError: If that is not what it is.
+    """
+    frequency = value["frequency"]
+    return Line(
+        name=value["method"],
+        width=value["width"],
+        family=value["family"],
+        tuned=value["setting"],
+        figures=[Figures.from_dict(found) for found in value["figures"]],
+        frequency=None if frequency is None else torch.tensor(frequency, dtype=torch.float64),
+        stability=value["stability"],
+        seconds=value["cpu_seconds"],
+        tries=tuple(Try(**one) for one in value["tries"]),
+        points=tuple((fvu, bits) for fvu, bits in value["points"]),
+        refined_points=tuple((fvu, bits) for fvu, bits in value["refined_points"]),
+        at=tuple(BitsAt(**at) for at in value["bits_at"]),
+    )
 
 
 def _table(rows: Any) -> str:

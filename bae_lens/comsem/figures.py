@@ -1,15 +1,17 @@
 """The distribution of ComSem scores, as in Figs. 24 to 28."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-COLOURS = ("#2a6f97", "#c8553d", "#588157", "#8e7dbe", "#b08900", "#6c757d")
+from bae_lens.pictures.charts import PALE, Axis, Chart, Line, Panel, Point, category
+
+Scores = tuple[Sequence[float], int]
+"""Scores of the activated features, and the number of features in all."""
 
 
-def score_figure(runs: Mapping[str, tuple[Sequence[float], int]]) -> bytes:
-    """A PNG: each run's scores sorted, and above them the mean of all up to each.
+def score_chart(runs: Mapping[str, Scores]) -> Chart:
+    """Each run's scores sorted, and above them the mean of all up to each.
 
     Args:
         runs: Names, each with the scores of its activated features and the number of its features in all.
@@ -17,33 +19,38 @@ def score_figure(runs: Mapping[str, tuple[Sequence[float], int]]) -> bytes:
     Raises:
         ValueError: If there is no run.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not runs:
         raise ValueError("no run to draw")
     widest = max(features for _, features in runs.values())
-    figure = Figure(figsize=(7, 2.2 + 1.5 * len(runs)), layout="constrained")
-    FigureCanvasAgg(figure)
-    heights = [1.6, *[1.0] * len(runs)]
-    axes = figure.subplots(len(runs) + 1, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    axes[0].set(title="Mean score of all features up to each", ylabel="mean score", ylim=(0, 1.02), xlim=(0, widest))
-    for number, (name, (scores, features)) in enumerate(runs.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        best = np.sort(np.asarray(scores, dtype=float))[::-1]
-        place = np.arange(1, len(best) + 1)
-        if len(best):
-            axes[0].plot(place, best.cumsum() / place, color=colour, label=name, linewidth=1.8)
-        axis = axes[number + 1]
-        axis.fill_between(np.r_[0, place], np.r_[best[:1], best], step="pre", color=colour, alpha=0.75, linewidth=0)
-        axis.axvspan(len(best), features, color="0.93", linewidth=0)
-        if features - len(best) > 0.12 * widest:
-            axis.text((len(best) + features) / 2, 0.5, "not activated", ha="center", va="center", color="0.4", fontsize=9)
-        axis.set(ylim=(0, 1.02), ylabel="score")
-        axis.set_title(f"{name}: {len(best)} of {features} features activated", fontsize=10)
-    if len(runs) > 1:
-        axes[0].legend(frameon=False)
-    axes[-1].set_xlabel("features, best first")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
-    return content.getvalue()
+    best = {name: np.sort(np.asarray(scores, dtype=float))[::-1] for name, (scores, _) in runs.items()}
+    means = [
+        Line(name, _points(range(1, len(found) + 1), found.cumsum() / np.arange(1, len(found) + 1)), "plain", category(i))
+        for i, (name, found) in enumerate(best.items())
+        if len(found)
+    ]
+    panels = [Panel("mean score of all features up to each", means)]
+    for number, (name, (_, features)) in enumerate(runs.items()):
+        panels.append(_panel(name, best[name], features, number))
+    return Chart(
+        name="scores",
+        title="ComSem scores",
+        x=Axis("features, best first", limits=(0, widest)),
+        y=Axis("score, share of samples", limits=(0, 1.02)),
+        panels=panels,
+        legend="",
+        columns=1,
+        size=(7.0, 1.7),
+    )
+
+
+def _panel(name: str, best: np.ndarray, features: int, number: int) -> Panel:
+    lines = []
+    if len(best):
+        lines.append(Line(name, _points(range(len(best) + 1), [*best, 0.0]), "area", category(number)))
+    if len(best) < features:
+        lines.append(Line("not activated", [Point(len(best), 1.02), Point(features, 0)], "area", PALE, marker=0))
+    return Panel(f"{name}: {len(best)} of {features} features activated", lines)
+
+
+def _points(x: Sequence[int], y: Sequence[float] | np.ndarray) -> list[Point]:
+    return [Point(float(a), float(b)) for a, b in zip(x, y, strict=True)]

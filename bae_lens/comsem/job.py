@@ -12,13 +12,14 @@ from bae_lens.comsem.backends.protocol import Backend
 from bae_lens.comsem.backends.rules import RulesBackend
 from bae_lens.comsem.estimate import Estimate, estimate
 from bae_lens.comsem.ledger import PRICES, Price, check_priced, read_price, read_prices
-from bae_lens.comsem.projection import extremes, sample_points, umap_figure
-from bae_lens.comsem.results import JOURNAL, describe, write_results
+from bae_lens.comsem.projection import dispersion, extremes, maps_chart, sample_points, umap_maps
+from bae_lens.comsem.results import JOURNAL, MAPS, describe, write_results
 from bae_lens.comsem.retry import Retries
 from bae_lens.comsem.runner import Results, RunOptions, interpret
 from bae_lens.comsem.sentences import sentence_windows
 from bae_lens.comsem.study import Study, StudyOptions, prepare
-from bae_lens.files import check_output_directory, check_writable, write_bytes
+from bae_lens.files import check_output_directory, check_writable, write_bytes, write_json
+from bae_lens.pictures.static import chart_png
 
 CONTEXT_SIZE = 256
 
@@ -105,7 +106,8 @@ def run_interpret(
     say("\n== Name and judge")
     interpreter, judge = (makers[which] for which in _who(options))
     results = interpret(study, interpreter, judge, journal=options.out / JOURNAL, options=run_options)
-    written = write_results(results, study, options.out, name=options.name)
+    spread = {feature.feature: dispersion(sample_points(activations, feature)) for feature in study.features}
+    written = write_results(results, study, options.out, name=options.name, dispersions=spread)
     if options.umap:
         written += _draw_maps(results, study, activations, options.out, say)
     say(f"\n{describe(results, study)}\n\nSaved to {options.out}: {', '.join(path.name for path in written)}")
@@ -205,9 +207,10 @@ def _draw_maps(results: Results, study: Study, activations: Activations, out: Pa
         for r in extremes(results.features)
     ]
     try:
-        picture = umap_figure(chosen)
+        maps = umap_maps(chosen)
     except (ImportError, ValueError) as error:
         say(f"no maps: {error}")
         return []
-    write_bytes(out / "umap.png", picture)
-    return [out / "umap.png"]
+    write_json(out / MAPS, [one._asdict() for one in maps])
+    write_bytes(out / "umap.png", chart_png(maps_chart(maps)))
+    return [out / "umap.png", out / MAPS]

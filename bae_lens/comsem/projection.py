@@ -1,7 +1,6 @@
 """Where a feature's activated vectors lie among those of the same sentences: UMAP, as in Figs. 42 and 43 (an extra)."""
 
 import importlib
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float
 from bae_lens.activations.harvest import Activations
 from bae_lens.comsem.scores import FeatureResult
 from bae_lens.comsem.study import FeatureSamples
+from bae_lens.pictures.charts import CATEGORIES, Axis, Chart, Line, Panel, Point
 
 FEWEST = 15
 """Vectors that a map needs: UMAP looks at so many neighbours of each."""
@@ -42,43 +42,75 @@ def extremes(results: Sequence[FeatureResult], count: int = 3) -> list[FeatureRe
     return ranked[:count] + ranked[max(count, len(ranked) - count) :]
 
 
-def umap_figure(named: Sequence[tuple[str, Points]], seed: int = 0) -> bytes:
-    """A PNG with a map for each set of points.
+class Map(NamedTuple):
+    """A feature's vectors in two dimensions."""
+
+    name: str
+    at: list[tuple[float, float]]
+    """Of each token of its sentences."""
+    active: list[bool]
+
+
+def dispersion(points: Points) -> float | None:
+    """How far apart the activated vectors lie: their mean squared distance from their mean, over that of all tokens.
+
+    1: as far as tokens of these sentences do; 0: all in one place. None where fewer than two are activated, or nothing varies.
+    (F.3 of the paper says it in words, of maps.)
+    """
+    vectors = points.vectors.double()
+    if int(points.active.sum()) < 2:
+        return None
+    spread = [x.sub(x.mean(0)).square().sum(1).mean().item() for x in (vectors[points.active], vectors)]
+    return spread[0] / spread[1] if spread[1] > 0 else None
+
+
+def umap_maps(named: Sequence[tuple[str, Points]], seed: int = 0) -> list[Map]:
+    """A map of each set of points.
 
     Raises:
         ImportError: If umap-learn is not installed.
-        ValueError: If there is nothing to draw, or a set has fewer than 15 vectors.
+        ValueError: If there is nothing to map, or a set has fewer than 15 vectors.
     """
     try:
         umap = importlib.import_module("umap")
     except ImportError as error:
         raise ImportError("umap-learn is not installed: pip install 'bae-lens[umap]'") from error
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     few = [name for name, points in named if len(points.vectors) < FEWEST]
     if few or not named:
         raise ValueError(f"too few vectors to draw a map of: {', '.join(few) or 'no feature'}")
-    columns = min(3, len(named))
-    rows = -(-len(named) // columns)
-    figure = Figure(figsize=(3.4 * columns, 3.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(named) :]:
-        axis.set_axis_off()
-    for axis, (name, points) in zip(axes, named, strict=False):
+    found = []
+    for name, points in named:
         reducer = umap.UMAP(n_neighbors=min(15, len(points.vectors) - 1), random_state=seed, n_jobs=1)
-        at = np.asarray(reducer.fit_transform(points.vectors.float().numpy()))
-        on = points.active.numpy()
-        axis.scatter(*at[~on].T, s=9, color="0.78", label="not activated", linewidths=0)
-        axis.scatter(*at[on].T, s=16, color="#c8553d", label="activated", linewidths=0)
-        axis.set_title(_short(name), fontsize=9, parse_math=False)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    axes[0].legend(frameon=False, fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
-    return content.getvalue()
+        at = np.asarray(reducer.fit_transform(points.vectors.float().numpy()), dtype=float).round(4)
+        found.append(Map(name, [(x, y) for x, y in at.tolist()], points.active.tolist()))
+    return found
+
+
+def maps_chart(maps: Sequence[Map]) -> Chart:
+    """Figs. 42 and 43: activated vectors among those of the same sentences, a panel a feature.
+
+    Raises:
+        ValueError: If there is no map.
+    """
+    if not maps:
+        raise ValueError("no map to draw")
+    return Chart(
+        name="umap",
+        title="Vectors of features' sentences, by UMAP",
+        x=Axis("UMAP 1"),
+        y=Axis("UMAP 2"),
+        panels=[Panel(_short(one.name), [_cloud(one, False), _cloud(one, True)]) for one in maps],
+        legend="",
+        columns=min(3, len(maps)),
+        shared=False,
+        size=(3.2, 3.0),
+    )
+
+
+def _cloud(one: Map, is_active: bool) -> Line:
+    points = [Point(x, y) for (x, y), active in zip(one.at, one.active, strict=True) if active == is_active]
+    name, color = ("activated", CATEGORIES[0]) if is_active else ("not activated", "#BBBBBB")
+    return Line(name, points, "cloud", color, marker=0)
 
 
 def _short(name: str, most: int = 46) -> str:

@@ -1,38 +1,51 @@
 """Writes what a run found: JSON Lines a feature, a summary, cards, a figure, and the formats of other tools."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bae_lens.comsem.cards import cards_html, cards_text
 from bae_lens.comsem.exports import export_delphi, export_neuronpedia
-from bae_lens.comsem.figures import score_figure
+from bae_lens.comsem.figures import score_chart
 from bae_lens.comsem.runner import Results
 from bae_lens.comsem.samples import Sample
 from bae_lens.comsem.scores import FeatureResult, top_n
 from bae_lens.comsem.study import FeatureSamples, Study
 from bae_lens.files import write_bytes, write_json, write_text
+from bae_lens.pictures.static import chart_png
 from bae_lens.version import __version__
 
 JOURNAL = "journal.jsonl"
+MAPS = "umap.json"
+"""Coordinates of the maps of `interpret --umap`."""
 TOP_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-def write_results(results: Results, study: Study, out: str | Path, *, name: str = "BAE") -> list[Path]:
+def write_results(
+    results: Results,
+    study: Study,
+    out: str | Path,
+    *,
+    name: str = "BAE",
+    dispersions: Mapping[int, float | None] | None = None,
+) -> list[Path]:
     """Writes a run into its directory, each file whole or not at all; files of the same run are replaced.
+
+    Args:
+        dispersions: How far apart each feature's vectors lie (see `comsem.projection.dispersion`).
 
     Returns:
         Paths of features.jsonl, control.jsonl, summary.json, cards.html, cards.txt, scores.png, delphi/ and neuronpedia/.
     """
     out = Path(out).expanduser()
-    write_text(out / "features.jsonl", _lines(results.features, study.features))
-    write_text(out / "control.jsonl", _lines(results.control, study.control))
-    write_json(out / "summary.json", summary_dict(results, study))
+    write_text(out / "features.jsonl", _lines(results.features, study.features, dispersions or {}))
+    write_text(out / "control.jsonl", _lines(results.control, study.control, {}))
+    write_json(out / "summary.json", {"name": name, **summary_dict(results, study)})
     write_text(out / "cards.html", cards_html(results.features, study.features))
     write_text(out / "cards.txt", cards_text(results.features, study.features))
     scores = [r.comsem.score for r in results.features if r.comsem.score is not None]
-    write_bytes(out / "scores.png", score_figure({name: (scores, study.counts["features"])}))
+    write_bytes(out / "scores.png", chart_png(score_chart({name: (scores, study.counts["features"])})))
     export_delphi(results, study, out / "delphi")
     export_neuronpedia(results, study, out / "neuronpedia")
     names = (
@@ -108,8 +121,11 @@ def describe(results: Results, study: Study) -> str:
     return "\n".join(lines + ([f"stopped: {results.stopped}"] if results.stopped else []))
 
 
-def _lines(results: list[FeatureResult], samples: list[FeatureSamples]) -> str:
-    rows: Iterator[dict[str, Any]] = (feature_dict(r, s) for r, s in zip(results, samples, strict=True))
+def _lines(results: list[FeatureResult], samples: list[FeatureSamples], dispersions: Mapping[int, float | None]) -> str:
+    rows: Iterator[dict[str, Any]] = (
+        {**feature_dict(r, s), **({"dispersion": dispersions[r.feature]} if r.feature in dispersions else {})}
+        for r, s in zip(results, samples, strict=True)
+    )
     return "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows)
 
 

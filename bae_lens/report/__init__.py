@@ -1,1 +1,1 @@
-"""What the earlier stages found, to look at: one self-contained HTML file a BAE, or any other SAELens SAE."""
+"""What people look at: a self-contained page for each BAE or other SAE, and the paper's figures from one's own runs."""

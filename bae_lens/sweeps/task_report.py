@@ -2,18 +2,18 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from bae_lens.files import write_bytes, write_json, write_text
+from bae_lens.pictures.charts import GREY, PALE, Axis, Chart, Line, Panel, Point, category
+from bae_lens.pictures.static import chart_png
 from bae_lens.sweeps.task_vectors import NO_DICTIONARY, RANDOM, Curve, TaskSweep
 
 FILES = ("table.md", "results.csv", "results.json", "fig6.png")
-COLORS = ("#882255", "#332288", "#117733", "#EE7733", "#44AA99", "#999933", "#88CCEE")
-"""Of the dictionaries, in their order; Paul Tol's "muted" scheme."""
-GREY = "#777777"
 
 
 def table(sweep: TaskSweep) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def write_report(out: Path, sweep: TaskSweep) -> None:
     write_text(out / "table.md", describe(sweep) + "\n")
     write_text(out / "results.csv", _csv(sweep))
     write_json(out / "results.json", as_json(sweep))
-    write_bytes(out / "fig6.png", figure(sweep))
+    write_bytes(out / "fig6.png", chart_png(task_chart(sweep)))
 
 
 def as_json(sweep: TaskSweep) -> dict[str, Any]:
@@ -63,36 +63,51 @@ def as_json(sweep: TaskSweep) -> dict[str, Any]:
     return {**sweep._asdict(), "curves": curves}
 
 
-def figure(sweep: TaskSweep) -> bytes:
-    """Fig. 6 as PNG: accuracy without demonstrations against strength, a line a vector."""
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=150)
-    axes = picture.subplots()
-    axes.axhline(sweep.zero_shot, color="0.2", linestyle="--", linewidth=1.2, label="no steering")
-    axes.axhline(sweep.few_shot, color="0.2", linestyle=":", linewidth=1.2, label=f"{sweep.shots} shots")
-    dictionaries = [curve for curve in sweep.curves if not _is_control(curve)]
+def task_chart(sweep: TaskSweep) -> Chart:
+    """Fig. 6: accuracy without demonstrations against strength, a line a vector."""
+    ends = min(sweep.strengths), max(sweep.strengths)
+    guides = {"no steering": sweep.zero_shot, f"{sweep.shots} shots": sweep.few_shot}
+    lines = [
+        Line(name, [Point(x, accuracy) for x in ends], "guide", color)
+        for (name, accuracy), color in zip(guides.items(), ("#333333", GREY), strict=True)
+    ]
+    dictionaries = [curve for curve in sweep.curves if not is_control(curve)]
+    names = short_names([curve.name for curve in dictionaries])
     for number, curve in enumerate(dictionaries):
-        style = {"color": COLORS[number % len(COLORS)], "marker": "o", "markersize": 3.5, "linewidth": 1.8}
-        axes.plot(sweep.strengths, curve.accuracy, label=curve.name, zorder=3, **style)
-    shown = set()
-    for curve in filter(_is_control, sweep.curves):
-        kind = RANDOM if curve.name.startswith(RANDOM) else curve.name
-        label = None if kind in shown else "random vectors of equal norm" if kind == RANDOM else kind
-        shown.add(kind)
-        style = {"color": GREY, "linestyle": "-" if kind == RANDOM else "-.", "linewidth": 1.0}
-        axes.plot(sweep.strengths, curve.accuracy, label=label, **style)
-    axes.set_xlabel("injection strength")
-    axes.set_ylabel("accuracy without demonstrations")
-    axes.set_title(f"{sweep.task}, {sweep.hook_name}", fontsize=10)
-    axes.grid(color="0.92")
-    picture.legend(loc="outside right upper", fontsize=8, frameon=False)
-    file = io.BytesIO()
-    picture.savefig(file, format="png")
-    return file.getvalue()
+        lines.append(Line(names[curve.name], _points(sweep, curve), color=category(number), marker=number))
+    for curve in filter(is_control, sweep.curves):
+        is_random = curve.name.startswith(RANDOM)
+        name = "random vectors of equal norm" if is_random else curve.name
+        lines.append(Line(name, _points(sweep, curve), color=PALE if is_random else GREY, marker=6 if is_random else 5))
+    return Chart(
+        name="fig6",
+        title=f"Task vectors: {sweep.task}, {sweep.hook_name}",
+        x=Axis("injection strength, times the vector"),
+        y=Axis("accuracy without demonstrations, share of prompts"),
+        panels=[Panel("", lines)],
+        legend="vector of",
+    )
 
 
-def _is_control(curve: Curve) -> bool:
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The ends of paths, where those tell them apart."""
+    ends = {name: Path(name).name for name in names}
+    return ends if len(set(ends.values())) == len(ends) else {name: name for name in names}
+
+
+def _points(sweep: TaskSweep, curve: Curve) -> list[Point]:
+    rows = zip(sweep.strengths, curve.accuracy, curve.making, strict=True)
+    return [Point(strength, found, about={"accuracy where it was made": making}) for strength, found, making in rows]
+
+
+def from_json(value: dict[str, Any]) -> TaskSweep:
+    """What `as_json` made JSON of."""
+    curves = [Curve(**{name: curve[name] for name in Curve._fields}) for curve in value["curves"]]
+    return TaskSweep(**{**value, "curves": curves})
+
+
+def is_control(curve: Curve) -> bool:
+    """Whether a vector is none of a dictionary: the mean difference, or a random one."""
     return curve.name == NO_DICTIONARY or curve.name.startswith(f"{RANDOM} ")
 
 

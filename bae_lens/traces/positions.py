@@ -14,8 +14,8 @@ from bae_lens.activations.readers import expand_hooks
 from bae_lens.cells import CellDirectory
 from bae_lens.checks import check_known
 from bae_lens.jobs import Failure, Job, Say, run_jobs
+from bae_lens.pictures.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.settings import as_json
-from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.traces.measure import layer_cell, position_cell
 from bae_lens.traces.rows import Row, read_rows
 from bae_lens.traces.sources import DocumentSource, identity_of, reaching

@@ -16,8 +16,8 @@ from bae_lens.analyze.statistics import code_statistics
 from bae_lens.cells import CellDirectory
 from bae_lens.checks import check_known
 from bae_lens.jobs import Job, Say, run_jobs
+from bae_lens.pictures.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.settings import as_json
-from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.traces.measure import trained
 from bae_lens.traces.positions import Trace
 from bae_lens.traces.rows import Row, read_rows
@@ -166,7 +166,7 @@ def rate_chart(rows: Sequence[Row], hook: str | None) -> Chart:
     for row in sorted(rows, key=lambda row: row.figures["fvu"]):
         point = Point(row.figures["fvu"], row.figures["held_out_code_length"], None, about={"weight": row.place["weight"]})
         codes.setdefault(row.place["code"], []).append(point)
-    lines = [Line(code, points, is_guide=code == GAUSSIAN) for code, points in codes.items()]
+    lines = [Line(code, points, "guide" if code == GAUSSIAN else "points") for code, points in codes.items()]
     values = [point.y for line in lines for point in line.points if point.y > 0]
     fvus = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
     bits = [2.0**k for k in range(-4, 16) if min(values) / 2 <= 2.0**k <= 2 * max(values)]

@@ -6,9 +6,9 @@ from typing import Any
 
 from bae_lens.files import write_bytes, write_json, write_text
 from bae_lens.jobs import Failure
-from bae_lens.traces.charts import Chart
-from bae_lens.traces.figures import chart_png
-from bae_lens.traces.interactive import chart_html
+from bae_lens.pictures.charts import Chart
+from bae_lens.pictures.interactive import chart_html
+from bae_lens.pictures.static import chart_png
 from bae_lens.traces.rows import Row, csv_table, markdown_table
 
 NOTE = """\

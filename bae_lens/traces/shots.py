@@ -19,8 +19,8 @@ from bae_lens.activations.prompts import Prompts, Task, draw_prompts, prompt_win
 from bae_lens.activations.readers import expand_hooks, reader_of
 from bae_lens.cells import CellDirectory
 from bae_lens.jobs import Failure, Job, Say, run_jobs
+from bae_lens.pictures.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.settings import as_json
-from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.traces.last_token import save_last_token
 from bae_lens.traces.measure import prompt_cell
 from bae_lens.traces.rows import Row, read_rows
@@ -163,7 +163,7 @@ def entropy_chart(rows: Sequence[Row]) -> Chart:
 def accuracy_chart(accuracies: Sequence[Accuracy]) -> Chart:
     """Fig. 7: accuracy against the number of demonstrations, with its 95 % interval."""
     points = [Point(a.shots, a.accuracy, None, a.low, a.high, {"scored": a.scored, "left out": a.too_long}) for a in accuracies]
-    guide = Line("commonest label", [Point(a.shots, a.majority) for a in accuracies], is_guide=True)
+    guide = Line("commonest label", [Point(a.shots, a.majority) for a in accuracies], "guide")
     return Chart(
         name="accuracy",
         title="In-context accuracy",

@@ -18,8 +18,8 @@ from bae_lens.activations.models import find_hook_point, hook_shape, load_model
 from bae_lens.activations.prompts import padded_windows
 from bae_lens.cells import CellDirectory
 from bae_lens.jobs import Job, Say, run_jobs
+from bae_lens.pictures.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.settings import as_json
-from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.traces.last_token import save_last_token
 from bae_lens.traces.measure import prompt_cell
 from bae_lens.traces.positions import Trace
@@ -105,7 +105,7 @@ def two_tokens_chart(rows: Sequence[Row]) -> Chart:
     for row in sorted(rows, key=lambda row: (row.place["features"], row.place["r"])):
         point = Point(row.place["r"], row.figures["entropy"], row.figures["fvu"], about=row.about)
         lines.setdefault(row.place["features"], []).append(point)
-    most = Line("r bits: no hidden state carries more", [Point(r, r) for r in ranks], is_guide=True)
+    most = Line("r bits: no hidden state carries more", [Point(r, r) for r in ranks], "guide")
     top = max([*ranks, *(row.figures["entropy"] for row in rows)])
     return Chart(
         name="two_tokens",

@@ -82,7 +82,15 @@ def test_other_activations_or_settings_are_refused_in_a_directory_that_holds_a_c
 def test_the_report_says_tries_seeds_and_figures_in_markdown_csv_json_and_pictures(compared):
     data, options, results, _ = compared
     written = write_comparison(data, options, results)
-    names = ["report.md", "results.csv", "results.json", "curves.png", "frequency.png", "magnitudes.png"]
+    names = [
+        "report.md",
+        "results.csv",
+        "results.json",
+        "curves.png",
+        "frequency.png",
+        "magnitudes.png",
+        "magnitudes.safetensors",
+    ]
     assert [path.name for path in written] == names
     report = written[0].read_text()
     assert "Every method was given 2 tries with seed 0, of 12 steps" in report

@@ -10,10 +10,11 @@ from studies import make_study
 from bae_lens.activations.harvest import Activations
 from bae_lens.comsem import FunctionBackend, RunOptions, estimate, interpret, top_n, write_results
 from bae_lens.comsem.ledger import Price, read_price, read_prices
-from bae_lens.comsem.projection import Points, extremes, sample_points, umap_figure
+from bae_lens.comsem.projection import Points, dispersion, extremes, maps_chart, sample_points, umap_maps
 from bae_lens.comsem.results import describe
 from bae_lens.comsem.samples import Sample
 from bae_lens.comsem.scores import FeatureResult, Tally, correlation, summarise, tally, wilson
+from bae_lens.pictures.static import chart_png
 
 NASTY = '<script>alert("x")</script>\u202e"\n'
 
@@ -169,9 +170,26 @@ def test_maps_are_drawn_or_the_reason_is_said():
         import umap  # noqa: F401
     except ImportError:
         with pytest.raises(ImportError, match=r"pip install 'bae-lens\[umap\]'"):
-            umap_figure([("x", few)])
+            umap_maps([("x", few)])
         return
     with pytest.raises(ValueError, match="too few vectors to draw a map of: x"):
-        umap_figure([("x", few)])
+        umap_maps([("x", few)])
     enough = Points(torch.randn(40, 4), torch.arange(40) < 6)
-    assert umap_figure([("$x$ <b>", enough)]).startswith(b"\x89PNG")
+    assert chart_png(maps_chart(umap_maps([("$x$ <b>", enough)]))).startswith(b"\x89PNG")
+
+
+def test_dispersion_is_the_activated_vectors_spread_over_that_of_all():
+    torch.manual_seed(0)
+    points = Points(torch.randn(30, 4), torch.arange(30) < 5)
+
+    def spread(rows):
+        mean = [sum(row[i] for row in rows) / len(rows) for i in range(4)]
+        return sum(sum((row[i] - mean[i]) ** 2 for i in range(4)) for row in rows) / len(rows)
+
+    rows = points.vectors.tolist()
+    assert dispersion(points) == pytest.approx(spread(rows[:5]) / spread(rows), rel=1e-6)
+    assert dispersion(points._replace(active=torch.arange(30) < 1)) is None
+    assert dispersion(Points(torch.ones(30, 4), points.active)) is None
+    one_place = points.vectors.clone()
+    one_place[:5] = 1.0
+    assert dispersion(points._replace(vectors=one_place)) == 0

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from embedded import HOOK
+from mini_run import mini  # noqa: F401
 
 from bae_lens.demo import demo_model_dir
 from bae_lens.report.source import from_text

@@ -12,8 +12,8 @@ from bae_lens.comsem.samples import Sample
 from bae_lens.comsem.scores import FeatureResult, Tally
 from bae_lens.comsem.study import FeatureSamples
 from bae_lens.intervene.inspect import Inspection, Reading, TokenReadings
-from bae_lens.traces.charts import Axis, Chart, Line, Panel, Point
-from bae_lens.traces.interactive import chart_html
+from bae_lens.pictures.charts import Axis, Chart, Line, Panel, Point
+from bae_lens.pictures.interactive import chart_html
 
 ATTACKS = (
     "<script>window.ran = 1</script>",

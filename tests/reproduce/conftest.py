@@ -1,0 +1,1 @@
+from mini_run import mini  # noqa: F401
