@@ -56,10 +56,10 @@ def describe(findings: Sequence[Finding]) -> str:
             lines += [f"          try: {finding.fix}"] * bool(finding.fix)
     broken, notes = (sum(finding.status == status for finding in findings) for status in (BROKEN, NOTE))
     if broken:
-        end = f"{broken} broken: mend the lines that begin with \"broken\", then run `bae-lens doctor` again."
+        end = f'{broken} broken: mend the lines that begin with "broken", then run `bae-lens doctor` again.'
     else:
         end = "Nothing is broken. Next: bae-lens demo"
-    could = f" What could be better: {notes}, marked \"note\"." if notes else ""
+    could = f' What could be better: {notes}, marked "note".' if notes else ""
     return "\n".join([*lines, "", end + could]).lstrip()
 
 
@@ -115,7 +115,9 @@ def _devices() -> Iterator[Finding]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a library that it links to may be missing, or of another version
-        yield Finding(area, "torch", f"cannot be imported: {error}", BROKEN, "install it again: https://pytorch.org/get-started")
+        yield Finding(
+            area, "torch", f"cannot be imported: {error}", BROKEN, "install it again: https://pytorch.org/get-started"
+        )
         return
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
     if torch.version.cuda is None:
@@ -175,7 +177,9 @@ def _memory() -> Iterator[Finding]:
     said = limit.read_text().strip() if limit.is_file() else "max"
     inside = f"; this container may use {int(said) / GIB:.1f}" if said.isdigit() and int(said) < memory.total else ""
     value = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free{inside}"
-    yield Finding("devices", "memory", value, *((NOTE, "end other programs, or --tokens") if memory.available < LITTLE_MEMORY else ()))
+    yield Finding(
+        "devices", "memory", value, *((NOTE, "end other programs, or --tokens") if memory.available < LITTLE_MEMORY else ())
+    )
 
 
 def _network() -> Iterator[Finding]:
@@ -186,7 +190,9 @@ def _network() -> Iterator[Finding]:
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     repositories = sum(1 for entry in cache.glob("*--*") if entry.is_dir())
     if is_offline:
-        yield Finding("network", "hub", f"offline ({shown}): names come from the cache, paths and the embedded default always work")
+        yield Finding(
+            "network", "hub", f"offline ({shown}): names come from the cache, paths and the embedded default always work"
+        )
     else:
         yield Finding("network", "hub", f"online ({shown}): models and data sets by name are fetched")
     yield Finding("network", "cache", f"{repositories} repositories in {cache}", *_unwritable(cache, "HF_HOME"))

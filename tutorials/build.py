@@ -3,8 +3,8 @@
     python tutorials/build.py            every tutorial
     python tutorials/build.py 3 5        these
 
-The text of a tutorial stands in source/, as a Python file of cells. A notebook is made from it, run in an empty directory, offline, and
-written only if every cell came through.
+The text of a tutorial stands in source/, as a Python file of cells. A notebook is made from it, run in an empty
+directory, offline, and written only if every cell came through.
 """
 
 import os
@@ -66,11 +66,10 @@ def tidy(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     for output in outputs:
         if output.get("name") == "stderr":
             continue
-        if output.output_type == "stream":
-            if tidied and tidied[-1].output_type == "stream":
-                tidied[-1]["text"] += output.text
-                continue
-        tidied.append(output)
+        if output.output_type == "stream" and tidied and tidied[-1].output_type == "stream":
+            tidied[-1]["text"] += output.text
+        else:
+            tidied.append(output)
     for output in tidied:
         if output.output_type == "stream":
             output["text"] = without_bars(output.text)

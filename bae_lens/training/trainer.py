@@ -72,6 +72,13 @@ def train(
         FileExistsError, PermissionError: If `out` holds something else, or cannot be written.
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
         KeyboardInterrupt: After Ctrl-C, at the end of a step; a second one does not wait.
+
+    Examples:
+        >>> import bae_lens, torch
+        >>> x = torch.randn(2048, 8, generator=torch.Generator().manual_seed(0))
+        >>> bae = bae_lens.train(x, bae_lens.recipes.recommended(8, steps=20), progress=False).bae
+        >>> bae.bits(x[:3]).shape
+        torch.Size([3, 32])
     """
     _check_recipe(recipe)
     cfg = recipe.trainer

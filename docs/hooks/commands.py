@@ -16,5 +16,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     from bae_lens.cli import build_parser
 
     os.environ["COLUMNS"] = COLUMNS  # argparse breaks lines there
-    helps = (f"## bae-lens {name}\n\n````text\n{parser.format_help()}````\n" for name, parser in build_parser()[1].choices.items())
+    helps = (
+        f"## bae-lens {name}\n\n````text\n{parser.format_help()}````\n" for name, parser in build_parser()[1].choices.items()
+    )
     return "\n".join([markdown, *helps])

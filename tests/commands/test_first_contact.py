@@ -131,4 +131,6 @@ def test_where_a_package_does_not_fit_importing_says_how_to_find_out(tmp_path):
         [sys.executable, "-c", "import bae_lens"], capture_output=True, text=True, env=environment, check=False
     )
     assert found.returncode == 1
-    assert last_line(found.stderr) == f"What does not fit, and what to do: {sys.executable} -P {root / 'bae_lens' / 'doctor.py'}"
+    assert (
+        last_line(found.stderr) == f"What does not fit, and what to do: {sys.executable} -P {root / 'bae_lens' / 'doctor.py'}"
+    )

@@ -3,7 +3,6 @@
 What a page takes as given (a model, a BAE, activations on disk) is a small real one of each, on the embedded Llama.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -87,9 +86,9 @@ def test_the_examples_of_a_page_run_as_they_stand(page, given, as_before, tmp_pa
 @pytest.mark.parametrize("page", pages(slow=True))
 def test_the_longer_examples_of_a_page_run_as_they_stand(page, given, as_before, tmp_path, monkeypatch):
     place, names = given
-    os.symlink(place / "acts", tmp_path / "acts")
+    (tmp_path / "acts").symlink_to(place / "acts")
     (tmp_path / "runs").mkdir()
-    os.symlink(place / "runs" / "l5", tmp_path / "runs" / "l5")
+    (tmp_path / "runs" / "l5").symlink_to(place / "runs" / "l5")
     monkeypatch.chdir(tmp_path)
     more = {}
     if page == "docs/comsem.md":
@@ -107,5 +106,7 @@ def comsem_given(names):
 
 
 def test_a_page_without_examples_is_none_that_should_have_some():
-    assert {"README.md", "docs/activations.md", "docs/codec.md", "docs/effects.md"} <= {p for p, found in PYTHON.items() if found}
+    assert {"README.md", "docs/activations.md", "docs/codec.md", "docs/effects.md"} <= {
+        p for p, found in PYTHON.items() if found
+    }
     assert Path(demo_model_dir()).is_dir()

@@ -5,7 +5,6 @@
 # tokens it promotes and to text that has nothing to do with it, and holds random directions against it.
 
 # %%
-import matplotlib.pyplot as plt
 import torch
 
 import bae_lens

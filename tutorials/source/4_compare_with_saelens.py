@@ -59,7 +59,9 @@ from bae_lens.analyze.description_length import code_length
 
 for name, sae in saes.items():
     cost = code_length(sae, x, held_out)
-    print(f"{name:14} {cost.bits:6.1f} bits a token at FVU {cost.fvu:.3f}: {cost.which:.1f} for which, {cost.magnitudes:.1f} for how much")
+    print(
+        f"{name:14} {cost.bits:6.1f} bits a token at FVU {cost.fvu:.3f}: {cost.which:.1f} for which, {cost.magnitudes:.1f} for how much"
+    )
 
 # %% [markdown]
 # One row has fewer bits, another a lower FVU: they are points on different curves, and such points cannot be ranked. So compare at

@@ -53,7 +53,7 @@ print(study.counts)
 feature = study.features[0]
 print(f"\nfeature {feature.feature}, seen on {feature.seen} tokens; named by:")
 for sample in feature.interpret:
-    print("  ", sample)
+    print(f"   {sample.before[-50:]!r} «{sample.token}» {sample.after[:30]!r}")
 
 # %% [markdown]
 # ## Steps 2 and 3: names and scores
@@ -80,12 +80,10 @@ print(f"{summary.activated} features activated, {summary.over_half} of them with
 print(f"mean score {summary.score:.2f}; by another feature's phrase {summary.shuffled:.2f}; random tokens {summary.random:.2f}")
 
 # %%
-from IPython.display import HTML
-
 from bae_lens.comsem.cards import cards_text
 
-chosen = {found.feature for found in best[:3]}
-print(cards_text(best[:3], [next(f for f in study.features if f.feature == found.feature) for found in best[:3]], most=4))
+samples = {one.feature: one for one in study.features}
+print(cards_text(best[:3], [samples[found.feature] for found in best[:3]], most=4))
 
 # %% [markdown]
 # ## A language model instead
@@ -107,7 +105,7 @@ from collections import Counter
 
 def commonest_token(request):
     if request.kind == "interpret":
-        (token, _), = Counter(sample.token.strip() for sample in request.samples).most_common(1)
+        ((token, _),) = Counter(sample.token.strip() for sample in request.samples).most_common(1)
         return f"the token {token}"
     wanted = request.phrase.removeprefix("the token ")
     return "Yes" if request.samples[0].token.strip() == wanted else "No"

@@ -30,7 +30,9 @@ def triangle(grad, pre, width):
     return grad * (1 - pre.abs() / width).clamp_min(0) / width
 
 
-bae_lens.SURROGATES["triangle"] = bae_lens.Surrogate(triangle, bit_at_zero=1, source="a triangle from -width to width, of area one")
+bae_lens.SURROGATES["triangle"] = bae_lens.Surrogate(
+    triangle, bit_at_zero=1, source="a triangle from -width to width, of area one"
+)
 
 pre = torch.linspace(-1.5, 1.5, 301)
 figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
