@@ -85,7 +85,7 @@ def load_sae(source: str | Path, *, hook_name: str | None = None, device: str = 
 def _architecture(path: Path) -> str:
     for name in ("cfg.json", "sae_weights.safetensors"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} is no SAE's directory: it has no {name}")
+            raise FileNotFoundError(f"{path} is no SAE's directory: it has no {name} (`bae-lens train --out DIR` makes one)")
     try:
         return json.loads((path / "cfg.json").read_text(encoding="utf-8")).get("architecture")
     except (ValueError, AttributeError) as error:
