@@ -83,14 +83,14 @@ def test_what_the_environment_says_of_networks_is_told_and_no_key_is_shown(tmp_p
     assert str(tmp_path) in found["cache"].value
     assert found["wandb"].status == OK
     assert "secret-key" not in str(found)
-    found, _ = examined(HF_HUB_OFFLINE="0", WANDB_MODE="on-line", HOME=str(tmp_path))
+
+
+def test_an_unknown_mode_more_threads_than_cores_and_a_path_without_a_browser_are_notes(tmp_path):
+    environment = {"HF_HUB_OFFLINE": "0", "WANDB_MODE": "on-line", "OMP_NUM_THREADS": "512", "PATH": str(tmp_path)}
+    found, status = examined(**environment, HOME=str(tmp_path))
     assert found["hub"].value.startswith("online (HF_HUB_OFFLINE=0)")
     assert found["wandb"].status == NOTE
     assert "offline" in found["wandb"].fix
-
-
-def test_more_threads_than_cores_and_a_path_without_a_browser_are_notes(tmp_path):
-    found, status = examined(OMP_NUM_THREADS="512", PATH=str(tmp_path))
     assert found["threads"].status == NOTE
     assert "export OMP_NUM_THREADS=" in found["threads"].fix
     assert found["browser"].status == NOTE

@@ -148,7 +148,7 @@ def entropy_estimates(
         >>> import bae_lens, torch
         >>> x = torch.randn(2048, 8, generator=torch.Generator().manual_seed(0))
         >>> bae = bae_lens.train(x, bae_lens.recipes.recommended(8, steps=20), progress=False).bae
-        >>> found = bae_lens.entropy_estimates(bae, x[:1500], x[1500:], resamples=50)
+        >>> found = bae_lens.entropy_estimates(bae, x[:1500], x[1500:], resamples=100)
         >>> found.tree.bits <= found.marginal.bits, found.tree.low <= found.tree.bits <= found.tree.high
         (True, True)
     """

@@ -110,9 +110,8 @@ def inspect(model: Any, sae: SAE[Any], prompt: str | Tensor, *, k: int = 5, hook
         >>> recipe = bae_lens.recipes.recommended(128, steps=10)
         >>> bae = bae_lens.train(x, recipe, metadata={"hook_name": "blocks.1.hook_resid_pre"}, progress=False).bae
         >>> found = bae_lens.inspect(model, bae, "Return the number", k=3)
-        >>> print(found.table())  # doctest: +ELLIPSIS
-         pos  token ... features by burstiness at blocks.1.hook_resid_pre
-        ...
+        >>> [token.token for token in found.tokens], found.by, len(found.tokens[1].readings)
+        (['<|begin_of_text|>', 'Return', ' the', ' number'], 'burstiness', 3)
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")

@@ -84,13 +84,13 @@ def test_a_mistyped_line_is_two_lines_what_is_wrong_and_what_to_try(words, messa
 
 WRONG = {
     "demo": "demo --model nowhere --text {text} --out {out}",
-    "harvest": "harvest --hooks blocks.99.hook_resid_pre --out {out}",
+    "harvest": "harvest --positions many --out {out}",
     "train": "train --out {out}",
     "entropy": "entropy --activations {nowhere} --out {out}",
     "icl": "icl --model {nowhere} --task {nowhere} --out {out}",
     "two-tokens": "two-tokens --model {nowhere} --hook blocks.1.hook_resid_pre --out {out}",
     "rate-distortion": "rate-distortion --activations {nowhere} --hook x --out {out}",
-    "interpret": "interpret --bae {nowhere} --out {out}",
+    "interpret": "interpret --bae {nowhere} --backend nonsense --out {out}",
     "steer": "steer --bae {nowhere} --feature 1 --prompts {text} --out {out}",
     "taskvec": "taskvec --bae {nowhere} --task {nowhere} --out {out}",
     "compare": "compare --activations {nowhere} --out {out}",

@@ -26,7 +26,7 @@ SLOW = {"docs/codec.md", "docs/distilled_encoder.md", "docs/comsem.md"}
 def given(models, tmp_path_factory):
     """What pages take as given, and a directory with acts/ and runs/l5, where they run."""
     place = tmp_path_factory.mktemp("docs")
-    text = python_docs().train[:40]
+    text = [piece for document in python_docs().train[:20] for piece in document.split("\n\n")][:300]
     harvester = bae_lens.load_for_harvest(demo_model_dir(), [HOOK])
     bae_lens.harvest_to_disk(harvester, text, hooks=[HOOK], out=place / "acts", tokens=8000, progress=False)
     dataset = bae_lens.ActivationDataset(place / "acts", hook=HOOK)

@@ -72,7 +72,7 @@ short = [piece[:60] for piece in pieces[:2500]]
 with Path("task.jsonl").open("w") as file:
     for piece in short:
         file.write(json.dumps({"text": piece, "label": "file" if "file" in piece.lower() else "other"}) + "\n")
-# !bae-lens icl --model {demo_model_dir()} --task task.jsonl --shots 0,2,4 --hooks blocks.3.hook_resid_pre --prompts 900 --scored 200 --steps 200 --processes 1 --out icl > icl.log
+# !bae-lens icl --model {demo_model_dir()} --task task.jsonl --shots 0,2,4 --hooks blocks.3.hook_resid_pre --prompts 1000 --scored 200 --steps 200 --processes 1 --out icl > icl.log
 
 # %%
 found = json.loads(Path("icl/results.json").read_text())

@@ -93,7 +93,7 @@ print(cards_text(best[:3], [samples[found.feature] for found in best[:3]], most=
 
 # %%
 expected = comsem.estimate(study, "gpt-4.1-mini", "gpt-4.1-mini").total
-print(expected)
+print(f"{expected.requests:,} requests, about {expected.cost:.2f} dollars")
 
 # %% [markdown]
 # And any function can answer. It gets a `Request` (the samples, and the messages that a language model would read) and returns text. This
