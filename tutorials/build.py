@@ -73,7 +73,7 @@ def tidy(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     for output in tidied:
         if output.output_type == "stream":
             output["text"] = without_bars(output.text)
-    return tidied
+    return [output for output in tidied if output.output_type != "stream" or output.text.strip()]
 
 
 def without_bars(text: str) -> str:

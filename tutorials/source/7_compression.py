@@ -18,9 +18,9 @@ HOOK = "blocks.1.hook_resid_pre"
 work = Path(tempfile.mkdtemp())
 
 model = bae_lens.load_for_harvest(demo_model_dir(), [HOOK])
-bae_lens.harvest_to_disk(model, python_docs().train, hooks=[HOOK], out=work / "acts", tokens=80_000, progress=False)
+bae_lens.harvest_to_disk(model, python_docs().train, hooks=[HOOK], out=work / "acts", tokens=30_000, progress=False)
 dataset = bae_lens.ActivationDataset(work / "acts", hook=HOOK)
-recipe = bae_lens.recipes.rate_distortion(dataset.d_in, steps=500)
+recipe = bae_lens.recipes.rate_distortion(dataset.d_in, steps=400)
 bae = bae_lens.train(dataset, recipe, metadata=dataset.metadata, progress=False).bae
 bae_lens.save(bae, work / "bae")
 
@@ -49,9 +49,9 @@ print(
 
 # %%
 with codec.open(work / "acts.baez") as file:
-    vectors = file[40_000:40_004]
-    codes = file.codes(slice(40_000, 40_004))
-original = next(dataset.chunks(40_004))[40_000:]
+    vectors = file[20_000:20_004]
+    codes = file.codes(slice(20_000, 20_004))
+original = next(dataset.chunks(20_004))[20_000:]
 print("cosines with the originals:", [round(c, 3) for c in torch.cosine_similarity(vectors, original).tolist()])
 print("codes equal to the BAE's own:", bool((codes.float() / bae.top_level == bae.encode(original)).all()))
 
