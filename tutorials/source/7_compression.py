@@ -22,7 +22,7 @@ bae_lens.harvest_to_disk(model, python_docs().train, hooks=[HOOK], out=work / "a
 dataset = bae_lens.ActivationDataset(work / "acts", hook=HOOK)
 recipe = bae_lens.recipes.rate_distortion(dataset.d_in, steps=400)
 bae = bae_lens.train(dataset, recipe, metadata=dataset.metadata, progress=False).bae
-bae_lens.save(bae, work / "bae")
+print(f"{len(dataset):,} vectors of width {dataset.d_in}; {bae.cfg.d_sae} features of {bae.cfg.bits_per_feature} bits each")
 
 # %% [markdown]
 # ## Compress
@@ -53,7 +53,8 @@ with codec.open(work / "acts.baez") as file:
     codes = file.codes(slice(20_000, 20_004))
 original = next(dataset.chunks(20_004))[20_000:]
 print("cosines with the originals:", [round(c, 3) for c in torch.cosine_similarity(vectors, original).tolist()])
-print("codes equal to the BAE's own:", bool((codes.float() / bae.top_level == bae.encode(original)).all()))
+own = (bae.encode(original) * bae.top_level).round().long()
+print("codes equal to the BAE's own:", torch.equal(codes.long(), own))
 
 # %% [markdown]
 # ## Ask for a fidelity
