@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export WANDB_MODE ?= disabled
 
-.PHONY: demo test test-all check format audit clean
+.PHONY: demo test test-all check format audit docs tutorials clean
 
 demo: $(READY)
 	$(BIN)/bae-lens demo --out runs/demo --replace
@@ -36,6 +36,14 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# every warning is an error; pages open from site/index.html
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# runs the notebooks, and writes what their cells print
+tutorials: $(READY)
+	$(BIN)/python tutorials/build.py
+
 # torch comes first and by its exact version: a CPU build that is at hand then satisfies all the others
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found: install one, or make PYTHON=/path/to/python"; exit 1; }
@@ -45,4 +53,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -1,10 +1,16 @@
 """Binary Autoencoders (arXiv 2509.20997) for TransformerLens and SAELens. Importing this registers "bae" with SAELens."""
 
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
-from sae_lens import register_sae_class, register_sae_training_class
-from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+try:
+    from sae_lens import register_sae_class, register_sae_training_class
+    from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+except ImportError as error:  # a package that is missing or does not fit: the doctor needs none of them
+    error.add_note(f"What does not fit, and what to do: {sys.executable} -P {Path(__file__).with_name('doctor.py')}")
+    raise
 
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.harvest import Activations, harvest

@@ -10,6 +10,7 @@ from bae_lens.commands import (
     compress,
     decompress,
     demo,
+    doctor,
     entropy,
     export,
     figures,
@@ -29,10 +30,11 @@ from bae_lens.commands import (
     transcoder,
     two_tokens,
 )
+from bae_lens.commands.parser import Commands, Parser, check_command, check_options, what_to_try
 from bae_lens.stopping import Terminated, sigterm_as_ctrl_c
 
 WELCOME = """\
-Binary Autoencoders for TransformerLens and SAELens.
+Binary Autoencoders for TransformerLens and SAELens. New here? `bae-lens demo`, then the notebooks in tutorials/.
 
   bae-lens demo                                   train, splice, look, steer and compare on the embedded tiny Llama
   bae-lens demo --model DIR --text FILE           the same on your own model and text (a document a line)
@@ -58,7 +60,8 @@ Binary Autoencoders for TransformerLens and SAELens.
   bae-lens figures --from runs/ --out figures/    the paper's figures and tables, as far as the results below runs/ allow
   bae-lens reproduce --size tiny                  the whole paper as one job, and which of its claims hold here
   bae-lens export --help                          a BAE as a JumpReLU SAE that plain SAELens loads
-  bae-lens demo --help                            every option
+  bae-lens doctor                                 versions, devices, offline state, and what is wrong with them
+  bae-lens COMMAND --help                         every option, with an example
 """
 
 
@@ -86,31 +89,54 @@ COMMANDS = (
     reproduce,
     export,
     report,
+    doctor,
 )
+
+
+def build_parser() -> tuple[Parser, Commands]:
+    """The parser of the command line, and the parsers of its commands by name."""
+    parser = Parser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser, commands
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command line.
+
+    Raises:
+        SystemExit: With status 2, if there is no such command or option, or a value is none; with 0 after --help.
+    """
+    parser, commands = build_parser()
+    name = check_command(parser, commands, argv)
+    args, unknown = parser.parse_known_args(argv)
+    check_options(commands.choices[name] if name else parser, unknown)
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 1 where a part of the job failed, 2 for wrong input, 130 for Ctrl-C,
     143 for SIGTERM."""
-    parser = argparse.ArgumentParser(prog="bae-lens", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    commands = parser.add_subparsers(metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv)
     if not hasattr(args, "run"):
         print(WELCOME)
         return 0
+    name = next(word for word in argv if not word.startswith("-"))
     try:
         with sigterm_as_ctrl_c():
             return args.run(args)
     except KeyboardInterrupt as stop:
         print(f"\nbae-lens: {str(stop) or 'interrupted; nothing half-written was left'}", file=sys.stderr)
+        print(f"try: the same command again; {name} --help says what goes on where it was", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except (ValueError, TypeError, IndexError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
         if args.traceback:
             raise
         print(f"\nbae-lens: error: {error}", file=sys.stderr)
+        print(f"{what_to_try(f'bae-lens {name}')} (an example), bae-lens doctor (this machine)", file=sys.stderr)
         return 2
 
 

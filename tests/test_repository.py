@@ -1,4 +1,4 @@
-"""Promises that belong to no module: import cost, registration, what the README shows, the ledger of skips."""
+"""Promises that belong to no module: import cost, registration, the ledger of skips, files that a repository has."""
 
 import os
 import re
@@ -35,17 +35,6 @@ def test_a_loader_that_does_not_import_the_package_says_which_architecture_it_mi
     assert python(code).strip() == "'bae'"
 
 
-def python_blocks(path):
-    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-
-
-def test_the_readmes_example_runs_as_it_stands(tmp_path):
-    (example,) = python_blocks(ROOT / "README.md")
-    result = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "features by burstiness" in result.stdout
-
-
 def test_every_reason_to_skip_is_in_the_ledger():
     ledger = (ROOT / "tests" / "SKIPPED.md").read_text()
     for path in (ROOT / "tests").rglob("test_*.py"):
@@ -55,6 +44,18 @@ def test_every_reason_to_skip_is_in_the_ledger():
     assert "BAE_LENS_TEST_DATA" in ledger
 
 
-@pytest.mark.parametrize("name", ["README.md", "LICENSE", "constraints.txt", "Makefile", "bae_lens/py.typed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "LICENSE",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "constraints.txt",
+        "Makefile",
+        "bae_lens/py.typed",
+    ],
+)
 def test_the_repository_has_what_it_promises(name):
     assert (ROOT / name).is_file()

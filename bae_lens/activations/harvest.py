@@ -43,6 +43,14 @@ def harvest(
 
     Raises:
         ValueError: If the model has no such hook point, or it does not fire.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> windows = bae_lens.tokenize(model.tokenizer, ["Return the number of items in the list."], context_size=8)
+        >>> bae_lens.harvest(model, windows, "blocks.1.hook_resid_pre", progress=False).vectors.shape
+        torch.Size([9, 128])
     """
     hook_name = _known(model, hook_name)
     if batch_size < 1 or (max_tokens is not None and max_tokens < 1) or not windows.n_tokens:

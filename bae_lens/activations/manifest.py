@@ -69,7 +69,9 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{directory} holds no activations: it has no {MANIFEST}")
+        raise FileNotFoundError(
+            f"{directory} holds no activations: it has no {MANIFEST} (`bae-lens harvest --out DIR` makes one)"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["version"] not in (1, 2):

@@ -46,6 +46,13 @@ def load_model(
     Raises:
         FileNotFoundError: If a path is given that does not exist.
         ValueError: If the directory holds no model, or one that TransformerLens' Llama cannot represent.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> model.cfg.n_layers, model.cfg.d_model
+        (4, 128)
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():

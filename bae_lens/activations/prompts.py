@@ -206,6 +206,8 @@ def _read_examples(path: Path, label_names: Mapping[str, str] | None, format: st
     if format is not None:
         check_known("format of a task file", format, LINES)
     parse = LINES.get(kind, _label_first)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file: give one of labelled texts, one a line")
     found = []
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):

@@ -31,6 +31,11 @@ def synthetic_set(d: int, r: int, samples: int, generator: torch.Generator) -> S
 
     Raises:
         ValueError: If r is negative, or larger than d or than samples, or there is no vector or dimension.
+
+    Examples:
+        >>> found = synthetic_set(d=16, r=4, samples=100, generator=torch.Generator().manual_seed(0))
+        >>> found.vectors.shape, bool((found.vectors == found.code.float() @ found.directions).all())
+        (torch.Size([100, 16]), True)
     """
     check_rank(d, r, samples)
     q, triangle = torch.linalg.qr(torch.randn(d, r, generator=generator))

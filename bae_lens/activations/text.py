@@ -108,6 +108,11 @@ def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0)
 
     Raises:
         ValueError: If there are fewer than two, or the share is no number.
+
+    Examples:
+        >>> train, held_out = split_documents([f"document {i}" for i in range(20)], held_out=0.15)
+        >>> len(train), len(held_out), set(train) & set(held_out)
+        (17, 3, set())
     """
     if len(documents) < 2:
         raise ValueError(
@@ -129,6 +134,14 @@ def tokenize(tokenizer: Any, documents: list[str], context_size: int) -> Windows
 
     Raises:
         ValueError: If all the text together is shorter than one context.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> windows = bae_lens.tokenize(model.tokenizer, ["Return the number of items in the list."], context_size=4)
+        >>> tuple(windows.tokens.shape), windows.lengths.tolist()
+        ((3, 4), [4, 4, 4])
     """
     if tokenizer is None:
         raise ValueError("this model has no tokenizer: its directory holds no tokenizer.json")

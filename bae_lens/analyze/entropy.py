@@ -143,6 +143,14 @@ def entropy_estimates(
     Raises:
         TypeError, ValueError: If vectors have another dtype or width, are empty, not finite or all equal; if documents do not
             fit; or if confidence, resamples or tolerance are out of range.
+
+    Examples:
+        >>> import bae_lens, torch
+        >>> x = torch.randn(2048, 8, generator=torch.Generator().manual_seed(0))
+        >>> bae = bae_lens.train(x, bae_lens.recipes.recommended(8, steps=20), progress=False).bae
+        >>> found = bae_lens.entropy_estimates(bae, x[:1500], x[1500:], resamples=100)
+        >>> found.tree.bits <= found.marginal.bits, found.tree.low <= found.tree.bits <= found.tree.high
+        (True, True)
     """
     if not 0 < confidence < 1:
         raise ValueError(f"the confidence must lie between 0 and 1, got {confidence}")

@@ -156,6 +156,14 @@ def code_statistics(sae: SAE[Any], vectors: Vectors, batch_size: int = 4096) -> 
 
     Raises:
         TypeError, ValueError: If the vectors have another dtype or width, are empty, or are not finite.
+
+    Examples:
+        >>> import bae_lens, torch
+        >>> x = torch.randn(2048, 8, generator=torch.Generator().manual_seed(0))
+        >>> bae = bae_lens.train(x, bae_lens.recipes.recommended(8, steps=20), progress=False).bae
+        >>> stats = code_statistics(bae, x)
+        >>> stats.tokens, stats.live + stats.dead == bae.d_bits, 0 < stats.fvu < 1
+        (2048, True, True)
     """
     return statistics_of(code_batches(sae, vectors, batch_size), vectors)
 

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/synthetic"), help="directory for what is made (%(default)s)")
     parser.add_argument("--r", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32], help="ranks, the true entropies in bits")
     parser.add_argument("--expansion", type=float, nargs="*", default=[4.0], help="features a dimension")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="a set and a training each (0)")
     parser.add_argument("--recipes", nargs="*", default=["synthetic"], help="names of recipes")
     parser.add_argument("--entropy", default="both", help='"with" its loss, "without", or "both" (%(default)s)')
     parser.add_argument("--d", type=int, default=64, help="width of the vectors (%(default)s)")

@@ -130,13 +130,6 @@ def attach(
 ) -> Attachment:
     """Splices one SAE or several into a model, at the hook points that their metadata name.
 
-        with bae_lens.attach(model, bae):
-            logits, cache = model.run_with_cache(tokens)
-            cache["blocks.1.hook_resid_pre.hook_sae_bits"]
-
-        attachment = bae_lens.attach(model, bae)     # stays until
-        attachment.detach()
-
     Args:
         model: HookedTransformer, HookedSAETransformer, TransformerBridge or SAETransformerBridge.
         saes: BAEs or any other SAELens SAEs.
@@ -147,6 +140,19 @@ def attach(
         ValueError: If there is no such hook point (near names are said), its width is not the SAE's d_in, it is a bridge's
             hook_resid_mid (writing there would not change the residual stream), or something is attached there already.
         RuntimeError: On leaving the `with` block, if no forward pass reached a hook point.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=128, d_sae=512))
+        >>> bae.cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
+        >>> with bae_lens.attach(model, bae):
+        ...     logits, cache = model.run_with_cache("Return the number of items")
+        >>> cache["blocks.1.hook_resid_pre.hook_sae_bits"].shape
+        torch.Size([1, 6, 512])
+        >>> attachment = bae_lens.attach(model, bae)  # stays until
+        >>> attachment.detach()
     """
     if not saes:
         raise ValueError("no SAE given to attach")

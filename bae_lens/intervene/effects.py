@@ -153,9 +153,6 @@ def feature_effect(
 ) -> FeatureEffect:
     """What a feature does to the next-token predictions and the loss of a model, over many prompts, in batches.
 
-        effect = bae_lens.feature_effect(model, bae, feature=412, prompts=prompts)
-        print(effect)                       # loss, KL, the tokens it promotes and suppresses
-
     The model runs once up to the hook point; after it with the feature on, off, and as it is. What the SAE misses stays.
 
     Args:
@@ -170,6 +167,16 @@ def feature_effect(
         ValueError: If the SAE does not belong to the model (its hook point, its width), a prompt is empty or longer than the
             context, or the activation is not known.
         IndexError: If the feature is out of range.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=128, d_sae=512))
+        >>> bae.cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
+        >>> effect = bae_lens.feature_effect(model, bae, feature=412, prompts=["Return the number of items", "Raise an error"])
+        >>> len(effect.up), effect.logits.shape == (model.cfg.d_vocab,)
+        (10, True)
     """
     feature = parse_edit(sae, feature, 0.0 if activation is None else activation).feature
     suffix = suffix_of(model, sae, hook_name)

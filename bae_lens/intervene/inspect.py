@@ -101,6 +101,18 @@ def inspect(model: Any, sae: SAE[Any], prompt: str | Tensor, *, k: int = 5, hook
     Raises:
         TypeError: If the prompt is neither a text nor tokens.
         ValueError: If the hook point does not exist or does not fit, the prompt is empty, or a BAE has no prior yet.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> windows = bae_lens.tokenize(model.tokenizer, ["Return the number of items in the list. " * 100], context_size=64)
+        >>> x = bae_lens.harvest(model, windows, "blocks.1.hook_resid_pre", progress=False).vectors
+        >>> recipe = bae_lens.recipes.recommended(128, steps=10)
+        >>> bae = bae_lens.train(x, recipe, metadata={"hook_name": "blocks.1.hook_resid_pre"}, progress=False).bae
+        >>> found = bae_lens.inspect(model, bae, "Return the number", k=3)
+        >>> [token.token for token in found.tokens], found.by, len(found.tokens[1].readings)
+        (['<|begin_of_text|>', 'Return', ' the', ' number'], 'burstiness', 3)
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")

@@ -160,9 +160,6 @@ def steer(
 ) -> Iterator[Steering]:
     """Edits features while the model runs inside the block: activations are changed, what the SAE misses is left as it is.
 
-        with bae_lens.steer(model, bae, {412: 4.0, 97: "ablate"}):
-            model.generate(tokens)
-
     Where the SAE is attached at the same hook point, its features are edited in the splice instead.
 
     Args:
@@ -185,6 +182,17 @@ def steer(
             pass, if padding makes the positions ambiguous.
         IndexError: If a feature or a position is out of range.
         RuntimeError: At the end, if nothing fired or nothing changed, unless the edits ask for nothing (strength 0).
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=128, d_sae=512))
+        >>> bae.cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
+        >>> with bae_lens.steer(model, bae, {412: 4.0, 97: "flip"}, positions="last") as steering:
+        ...     logits = model("Return the number of items")
+        >>> steering.changed
+        {412: 1, 97: 1}
     """
     hook_name = hook_name or sae.cfg.metadata.hook_name
     point = check_site(model, sae, hook_name)

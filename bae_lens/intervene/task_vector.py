@@ -57,10 +57,6 @@ def task_vector(
 ) -> TaskVector:
     """The task vector of two sets of prompts, made of an SAE's features at the prompts' last tokens.
 
-        vector = bae_lens.task_vector(model, bae, good=prompts_8shot, bad=prompts_0shot, keep=256)
-        with bae_lens.steer(model, bae, vector.edits(1.5), positions="last"):
-            model.generate(prompt_0shot)
-
     Args:
         good: Prompts in which the model knows the task, as those with demonstrations.
         bad: Prompts in which it does not.
@@ -70,6 +66,19 @@ def task_vector(
     Raises:
         ValueError: If the SAE does not belong to the model, a set is empty, a prompt is longer than the context, or both sets
             have the same mean code.
+
+    Examples:
+        >>> import bae_lens
+        >>> from bae_lens.demo import demo_model_dir
+        >>> model = bae_lens.load_model(demo_model_dir())
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=128, d_sae=512))
+        >>> bae.cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
+        >>> good, bad = ["one: 1 two: 2 three:"], ["three:"]
+        >>> vector = bae_lens.task_vector(model, bae, good=good, bad=bad, keep=16)
+        >>> with bae_lens.steer(model, bae, vector.edits(1.5), positions="last"):
+        ...     logits = model("four:")
+        >>> vector.direction.shape, len(vector.features)
+        (torch.Size([128]), 16)
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1 feature, got {keep}")

@@ -325,7 +325,15 @@ def _in_bf16_parts(x: Float[Tensor, " d_bits"]) -> Float[Tensor, "3 d_bits"]:
 
 
 class BAE(BinaryCode):
-    """A trained Binary Autoencoder: architecture "bae" of SAELens, for everything that takes a SAELens SAE."""
+    """A trained Binary Autoencoder: architecture "bae" of SAELens, for everything that takes a SAELens SAE.
+
+    Examples:
+        >>> import bae_lens, torch
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=16, d_sae=64))
+        >>> x = torch.randn(5, 16)
+        >>> bae.bits(x).shape, bae.bits(x).unique().tolist(), bae.decode(bae.encode(x)).shape
+        (torch.Size([5, 64]), [0.0, 1.0], torch.Size([5, 16]))
+    """
 
     cfg: BAEConfig
 

@@ -19,6 +19,12 @@ def save(bae: BAE, out: str | Path) -> Path:
 
     Raises:
         FileExistsError, PermissionError: If `out` already holds something, or cannot be written.
+
+    Examples:
+        >>> import bae_lens
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=16, d_sae=64))
+        >>> sorted(path.name for path in bae_lens.save(bae, "runs/small").iterdir())
+        ['cfg.json', 'sae_weights.safetensors']
     """
     out = Path(out)
     with new_directory(out) as directory:
@@ -32,6 +38,13 @@ def load(path: str | Path, device: str = "cpu", dtype: str | None = None) -> BAE
     Raises:
         FileNotFoundError: If the directory or one of its files is missing.
         ValueError: If a file is truncated, of another architecture, or does not belong to this configuration.
+
+    Examples:
+        >>> import bae_lens
+        >>> bae = bae_lens.BAE(bae_lens.BAEConfig(d_in=16, d_sae=64))
+        >>> directory = bae_lens.save(bae, "runs/small")
+        >>> bae_lens.load(directory).cfg.d_sae
+        64
     """
     path = Path(path).expanduser()
     architecture = _architecture(path)
@@ -72,7 +85,7 @@ def load_sae(source: str | Path, *, hook_name: str | None = None, device: str = 
 def _architecture(path: Path) -> str:
     for name in ("cfg.json", "sae_weights.safetensors"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} is no SAE's directory: it has no {name}")
+            raise FileNotFoundError(f"{path} is no SAE's directory: it has no {name} (`bae-lens train --out DIR` makes one)")
     try:
         return json.loads((path / "cfg.json").read_text(encoding="utf-8")).get("architecture")
     except (ValueError, AttributeError) as error:

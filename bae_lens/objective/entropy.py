@@ -19,6 +19,11 @@ def entropy_loss(mean: Float[Tensor, " d_bits"], form: str) -> Float[Tensor, ""]
     Args:
         mean: Mean of each bit ``(d_bits,)``.
         form: "bernoulli", the entropy of each bit; or "eq4", -sum p log2 p as printed in Eq. 4, half of it on fair bits.
+
+    Examples:
+        >>> means = torch.tensor([0.5, 0.5, 0.0])  # two fair bits, and one that is never on
+        >>> round(entropy_loss(means, "bernoulli").item(), 4), round(entropy_loss(means, "eq4").item(), 4)
+        (2.0, 1.0)
     """
     mean = mean if mean.dtype == torch.float64 else mean.float()
     of_ones = -(mean * (mean + EPSILON).log2())

@@ -71,7 +71,7 @@ def run_task_vectors(options: TaskOptions) -> tuple[TaskSweep, tuple[str, ...]]:
     model = bae_lens.load_model(options.model or demo_model_dir(), device=options.device)
     sources = [str(options.bae), *map(str, options.sae)]
     if len(set(sources)) < len(sources):
-        raise ValueError("one SAE is given twice")
+        raise ValueError("one SAE is given twice: name each once")
     saes = {name: bae_lens.load_sae(name, hook_name=options.hook, device=options.device) for name in sources}
     hook_name = shared_suffix(model, saes, options.hook).hook_name
     prompts = task_prompts(

@@ -21,9 +21,11 @@ def text_windows(model: Any, path: str | Path | None, count: int = 64, context: 
         ValueError, FileNotFoundError: If the file is not there, is shorter than a window, or the model's context is.
     """
     if count < 1:
-        raise ValueError(f"at least one window is needed, got {count}")
+        raise ValueError(f"at least one window is needed, got {count}: give more")
     if context > model.cfg.n_ctx:
-        raise ValueError(f"windows of {context} tokens are longer than the model's context of {model.cfg.n_ctx}")
+        raise ValueError(
+            f"windows of {context} tokens are longer than the model's context of {model.cfg.n_ctx}: give shorter ones"
+        )
     documents = python_docs().held_out if path is None else read_documents(path)
     windows = tokenize(model.tokenizer, documents[:count], context)  # each gives a window at least
     return rows_of(windows, torch.arange(min(count, len(windows.lengths))))

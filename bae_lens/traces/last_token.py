@@ -52,7 +52,8 @@ def last_token(
     reader = reader_of(model)
     if windows.tokens.shape[1] > reader.context:
         raise ValueError(
-            f"sequences of {windows.tokens.shape[1]} tokens are longer than the model's context of {reader.context}"
+            f"sequences of {windows.tokens.shape[1]} tokens are longer than the model's context of {reader.context}: "
+            "give shorter ones"
         )
     found = {hook: torch.empty(len(windows.lengths), d_in) for hook, d_in in hook_widths(reader, hooks).items()}
     order = windows.lengths.argsort(stable=True)

@@ -154,6 +154,12 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
     Raises:
         ValueError: If there is no such field (near names are said), or a value is out of range.
+
+    Examples:
+        >>> from bae_lens import recipes
+        >>> recipe = with_changes(recipes.recommended(64), {"entropy_weight": 0.3, "learning_rate_schedule.decay": 0.5})
+        >>> recipe.sae.entropy_weight, recipe.trainer.learning_rate_schedule.decay
+        (0.3, 0.5)
     """
     for name, value in changes.items():
         sae, trainer = ({f.name for f in dataclasses.fields(part)} for part in recipe)

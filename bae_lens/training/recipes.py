@@ -51,6 +51,11 @@ def recommended(
     Args:
         bits_per_feature: 4 nested bits need about a third fewer bits a token at equal FVU than one (docs/codes_benchmark.md).
         code: How several bits make a feature: "nested", or "powers" of two as in section 6.
+
+    Examples:
+        >>> recipe = recommended(d_in=64, expansion=4, steps=300)
+        >>> recipe.sae.d_sae, recipe.sae.entropy_weight, recipe.trainer.batch_size
+        (256, 0.1, 512)
     """
     is_nested = code == "nested" and bits_per_feature > 1
     sae = TrainingBAEConfig(

@@ -14,8 +14,9 @@ SHAPES = ("constant", "linear", "cosine", "wsd")
 class Schedule:
     """A factor from 0 to 1 at every step. Durations are steps where they are whole numbers, shares of the run where fractions.
 
-    >>> [Schedule(shape="wsd", warm_up=2, decay=0.5).factor(step, 8) for step in range(8)]
-    [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+    Examples:
+        >>> [Schedule(shape="wsd", warm_up=2, decay=0.5).factor(step, 8) for step in range(8)]
+        [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
 
     shape: str = "constant"

@@ -76,6 +76,13 @@ def train(
         OSError: If the data cannot be read any more, or a checkpoint not be written: what is saved, and what to do.
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of a step; a second one does not wait.
+
+    Examples:
+        >>> import bae_lens, torch
+        >>> x = torch.randn(2048, 8, generator=torch.Generator().manual_seed(0))
+        >>> bae = bae_lens.train(x, bae_lens.recipes.recommended(8, steps=20), progress=False).bae
+        >>> bae.bits(x[:3]).shape
+        torch.Size([3, 32])
     """
     check_recipe(recipe)
     with memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device):
