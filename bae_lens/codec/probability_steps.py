@@ -45,7 +45,7 @@ _LENGTHS = np.stack([-np.log2(1 - _SHARES), -np.log2(_SHARES)])
 
 
 def nested_places(known: Int[np.ndarray, " bits"]) -> list[np.ndarray]:
-    """Bits whose parents are known before the file is read: those below one whose parent is not, those below them, and so on."""
+    """Bits whose parents are known before the file is read: first those right below one whose parent is not, and so on."""
     places, here = [], np.flatnonzero(np.isin(known, np.flatnonzero(known < 0)))
     while len(here):
         places.append(here)
