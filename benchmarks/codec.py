@@ -20,8 +20,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 import bae_lens
+from bae_lens.benchmark.codec_figure import figure
 from bae_lens.benchmark.codec_goals import damage, random_access, sizes, times
-from bae_lens.benchmark.codec_table import SizeRow, bae_rows, figure, number_rows, pca_rows, sae_rows, table, target_rows
+from bae_lens.benchmark.codec_table import SizeRow, bae_rows, number_rows, pca_rows, sae_rows, table, target_rows
 from bae_lens.benchmark.codes_kinds import sae_trainer
 from bae_lens.compare.baselines import topk, train_baseline
 from bae_lens.demo import demo_model_dir
@@ -50,10 +51,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/codec"), help="directory for what is trained (%(default)s)")
     parser.add_argument("--figure", type=Path, help="PNG of size against FVU")
     parser.add_argument("--beside", type=Path, help="--out of an earlier run, for a panel of its own")
+    parser.add_argument("--title", help="of this run's panel (default: the model)")
+    parser.add_argument("--beside-title", default="beside", help="of the other panel")
     parser.add_argument("--json", type=Path, help="file for every number")
     args = parser.parse_args(arguments)
     if (args.model is None) != (args.text is None):
         parser.error("give --model and --text together, or neither")
+    args.title = args.title or (Path(args.model).name if args.model else "the embedded Llama")
     return args
 
 
@@ -110,8 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"\n{table(rows, len(held_out))}\n({len(held_out)} held-out vectors of {d_in} dimensions)")
             write_json(args.out / "table.json", found["table"])
             if args.figure:
-                panels = {} if args.beside is None else {args.beside.name: read_table(args.beside)}
-                write_bytes(args.figure, figure({**panels, args.out.name: rows}))
+                panels = {} if args.beside is None else {args.beside_title: read_table(args.beside)}
+                write_bytes(args.figure, figure({**panels, args.title: rows}))
     if args.json:
         write_json(args.json, found)
 

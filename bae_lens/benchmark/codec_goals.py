@@ -15,7 +15,7 @@ from bae_lens.analyze.tree import tree_bits
 from bae_lens.benchmark.mutations import mutated
 from bae_lens.codec import BaezFile, CodecSettings, compress
 from bae_lens.codec.bit_blocks import Ones, encode_block
-from bae_lens.codec.dictionary import ones_of
+from bae_lens.codec.dictionary import dictionary_of, ones_of
 from bae_lens.codec.fit import Coded, bits_of, dense, sample_of, tree_of
 from bae_lens.codec.range_coder import finished, new_encoder
 from bae_lens.codec.sources import Source
@@ -91,7 +91,7 @@ def times(bae: BAE, train: Float[Tensor, "a d_in"], held_out: Float[Tensor, "b d
         yield Figure("zstd-3 on the packed bits, microseconds a vector", zstd * scale, "", True)
         yield Figure("the BAE's encoder, microseconds a vector", encode * scale, "", True)
         for name in ("prior", "tree"):
-            stage = bits_of(tree_of(bae, sample, name))
+            stage = bits_of(tree_of(bae, sample, name), dictionary_of(bae), len(held_out))
 
             def code(ones: Ones, rows: int, stage=stage) -> bytes:
                 coder = new_encoder()

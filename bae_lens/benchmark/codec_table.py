@@ -1,6 +1,5 @@
 """Table 3 and what stands beside it: bytes a vector against MSE, cosine and FVU, of held-out activations."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,22 +29,6 @@ MODES: dict[str, dict[str, Any]] = {
     "code, tree, 8 bits of norm": {"norm_bits": 8},
 }
 """Of a BAE: real files."""
-MARKERS = "osD^v<>PX*hdp"
-COLORS = (
-    "#000000",
-    "#777777",
-    "#332288",
-    "#88CCEE",
-    "#44AA99",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-)
-LEAST_FVU = 1e-3
-"""What is more exact is drawn as a line across: on a scale of FVU it would leave no room for the rest."""
 PCA_STEPS = (0.5, 0.7, 1.0, 1.4, 2.0)
 COUNTED = 100_000
 """Training vectors, the first ones, that an SAE's code length is counted on."""
@@ -132,52 +115,6 @@ def table(rows: list[SizeRow], vectors: int) -> str:
         shown.append([row.dictionary, row.how, *size, f"{row.fvu:.4f}", f"{row.mse:.4g}", cosine])
     heads = ["dictionary", "stored as", "bytes a vector", "with the model", "FVU", "MSE", "cosine"]
     return tabulate(shown, heads, tablefmt="github", disable_numparse=True)
-
-
-def figure(panels: dict[str, list[SizeRow]]) -> bytes:
-    """Bytes a vector against FVU as PNG, both logarithmic, a panel a model. Lower left is better."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    drawn = Figure(figsize=(6 * len(panels) + 2.6, 5.2), layout="constrained", dpi=150)
-    axes = drawn.subplots(1, len(panels), squeeze=False)[0]
-    styles: dict[str, tuple[Any, ...]] = {}
-    for one, (title, rows) in zip(axes, panels.items(), strict=True):
-        curves: dict[str, list[SizeRow]] = {}
-        for row in rows:
-            curves.setdefault(_curve(row), []).append(row)
-        for name, points in curves.items():
-            style = styles.setdefault(name, (MARKERS[len(styles) % len(MARKERS)], COLORS[len(styles) % len(COLORS)]))
-            points = sorted(points, key=lambda row: row.fvu)
-            if points[0].fvu < LEAST_FVU:
-                one.axhline(points[0].bytes, color=style[1], linestyle=":", label=f"{name} (FVU under {LEAST_FVU:g})")
-                continue
-            fvu, size = [row.fvu for row in points], [row.bytes for row in points]
-            one.plot(fvu, size, color=style[1], marker=style[0], markersize=6, linewidth=1.2, label=name)
-        one.set_xscale("log")
-        one.set_yscale("log", base=2)
-        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        one.yaxis.set_minor_locator(NullLocator())
-        one.xaxis.set_major_locator(FixedLocator([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]))
-        one.xaxis.set_minor_locator(NullLocator())
-        one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        one.set_title(title, fontsize=10)
-        one.set_xlabel("FVU, held out")
-        one.grid(color="0.92", which="both")
-    axes[0].set_ylabel("bytes a vector, held out, without the model")
-    handles = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-    drawn.legend(handles.values(), handles.keys(), fontsize=8, loc="outside right upper", frameon=False)
-    file = io.BytesIO()
-    drawn.savefig(file, format="png")
-    return file.getvalue()
-
-
-def _curve(row: SizeRow) -> str:
-    """What points are joined: the same way of storing, whatever its one number."""
-    if row.dictionary in ("none", "PCA"):
-        return row.how if row.dictionary == "none" else "PCA, entropy-coded"
-    kind = row.dictionary.split(",")[0]
-    return f"{kind}: {'code, tree, residual' if 'target' in row.how else row.how}"
 
 
 def _row(dictionary: str, how: str, size: float, model_bytes: int, x: Tensor, x_hat: Tensor, zero: Tensor) -> SizeRow:

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from bae_lens.codec.bit_model import NEVER, NO_PARENT, BitModel, depths
+from bae_lens.codec.bit_model import NEVER, BitModel
+from bae_lens.codec.probability_steps import PROBABILITIES
 from bae_lens.codec.range_coder import Decoder, Encoder, decode_bits, encode_sequences
+from bae_lens.codec.trees import NO_PARENT, stages
 
 
 class Ones(NamedTuple):
@@ -30,18 +32,21 @@ class Layout(NamedTuple):
 
     parent: Int[np.ndarray, " bits"]
     segments: Int[np.ndarray, " segments"]
-    """All that are coded, in their order: by depth, then by probability, then by bit."""
+    """All that are coded, in their order: by stage (after the parent), then by probability, then by bit."""
     place: Int[np.ndarray, " twice_the_bits"]
     """Of each segment in that order; -1 where it is never on."""
     levels: tuple[tuple[_Group, ...], ...]
-    """The groups of each depth."""
+    """The groups of each stage."""
+    last_free: int
+    """The last stage of bits whose parents stand in the file: those of the next one's are anywhere before."""
 
 
 def layout_of(model: BitModel) -> Layout:
     """The order in which a model's bits are coded."""
     bits = len(model.parent)
     segment = np.arange(2 * bits)
-    depth, index = np.repeat(depths(model.parent), 2), model.given.reshape(-1)
+    stage = stages(model.parent, model.known)
+    depth, index = np.repeat(stage, 2), model.given.reshape(-1)
     order = np.lexsort((segment, index, depth))
     order = order[index[order] != NEVER]
     place = np.full(2 * bits, -1, dtype=np.int64)
@@ -49,12 +54,13 @@ def layout_of(model: BitModel) -> Layout:
     key = np.stack([depth[order], index[order]])
     bounds = np.flatnonzero((key[:, 1:] != key[:, :-1]).any(0)) + 1
     groups = [
-        (int(key[0, a]), _Group(int(a), int(b), int(model.probabilities[key[1, a]])))
+        (int(key[0, a]), _Group(int(a), int(b), int(PROBABILITIES[key[1, a]])))
         for a, b in zip([0, *bounds], [*bounds, len(order)], strict=True)
         if a < b
     ]
     levels = [tuple(group for at, group in groups if at == level) for level in range(1 + int(depth.max(initial=0)))]
-    return Layout(model.parent, order, place, tuple(levels))
+    last_free = int(stage[model.known == NO_PARENT].max(initial=0))
+    return Layout(model.parent, order, place, tuple(levels), last_free)
 
 
 def encode_block(encoder: Encoder, ones: Ones, rows: int, layout: Layout) -> None:
@@ -87,9 +93,11 @@ def decode_block(decoder: Decoder, rows: int, layout: Layout) -> Ones:
     count = np.zeros(bits, dtype=np.int64)
     found = above = Ones(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     parts = [found]
-    for level in layout.levels:
+    for number, level in enumerate(layout.levels):
         if not level:
             continue
+        if number == layout.last_free + 1:
+            above = _together(parts, bits)
         segments = layout.segments[level[0].first : level[-1].last]
         end = _segment_lengths(count, rows, layout.parent, segments).cumsum()
         begin = np.append(0, end)
@@ -103,9 +111,13 @@ def decode_block(decoder: Decoder, rows: int, layout: Layout) -> Ones:
         above = _in_rows(segments[at], position - begin[at], rows, layout.parent, above)
         count += np.bincount(above.bit, minlength=bits)
         parts.append(above)
+    return _together(parts, bits)
+
+
+def _together(parts: list[Ones], bits: int) -> Ones:
+    """In the order of `Ones`: all of a bit lies in one part, its rows in order."""
     bit, row = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = _stable_order(bit, bits)  # all of a bit lies on one level, its rows in order
-    return Ones(bit[order], row[order])
+    return ones_of_rows(bit, row, bits)
 
 
 def ones_of_rows(bit: Int[np.ndarray, " ones"], row: Int[np.ndarray, " ones"], bits: int) -> Ones:

@@ -3,19 +3,23 @@
 Everything that decoding needs is whole numbers, and stands in the file.
 """
 
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from bae_lens.codec.range_coder import LEAST, TOTAL
+from bae_lens.codec.number_streams import decode_numbers, encode_numbers
+from bae_lens.codec.probability_steps import MOST_STEPS, STEPS, nested_places, shortest
+from bae_lens.codec.range_coder import Decoder, decoder_of, finished, new_encoder
+from bae_lens.codec.trees import NO_PARENT, depths, shallow, shares
 
-STEP = 0.25
-"""Probabilities are rounded to multiples of this in log(p / (1 - p)): at most 0.1 % more bits, and few that differ."""
 NEVER = 0
 """The index of probability 0, of a bit that is not coded: nested bits above one that is off."""
-NO_PARENT = -1
+PARENT_SEEN, STEP_SEEN, CHANGE_SEEN = 2, 32, 128
+"""What being seen once adds to the weight of a parent, of a step and of a change of steps."""
+EVEN = np.ones(STEPS, dtype=np.int64)
+CHANGES = np.maximum(64 >> np.abs(np.arange(1 - STEPS, STEPS)), 1)
+"""Weights, before any is seen, of how a nested bit's step differs from that of the one before: small changes come first."""
 
 
 class BitModel(NamedTuple):
@@ -23,109 +27,88 @@ class BitModel(NamedTuple):
 
     parent: Int[np.ndarray, " bits"]
     """The bit that each is given, or -1."""
+    known: Int[np.ndarray, " bits"]
+    """The same, where it need not be told (`nested_parents`); else -1."""
     given: Integer[np.ndarray, "bits 2"]
-    """Index of its probability where its parent is off, and where it is on; without a parent the first."""
-    probabilities: Integer[np.ndarray, " different"]
-    """Of being on, in parts of 2^24. The first is 0: such a bit is never on, and not coded."""
+    """Place of its probability in `PROBABILITIES` where its parent is off, and where it is on; without a parent the first."""
 
 
-def bit_model(parent: Int[np.ndarray, " bits"], p_one_given: Float[np.ndarray, "bits 2"]) -> BitModel:
-    """The model of a tree of bits (`bae_lens.analyze.tree.BitTree`), its probabilities rounded.
+def nested_parents(bits: int, bits_per_feature: int) -> Int[np.ndarray, " bits"]:
+    """The parents that need not be told: the one before it of each nested bit but a feature's first; else -1."""
+    bit = np.arange(bits)
+    return np.where(bit % bits_per_feature > 0, bit - 1, NO_PARENT)
+
+
+def bit_model(
+    parent: Int[np.ndarray, " bits"], p_one_given: Float[np.ndarray, "bits 2"], known: Int[np.ndarray, " bits"], vectors: float
+) -> BitModel:
+    """The model of a tree of bits (`bae_lens.analyze.tree.BitTree`) that is shortest together with the blocks.
 
     Args:
         p_one_given: Probability that each is on where its parent is off, and where it is on; without a parent the first counts.
-            Exactly 0 says that it is never on there, and then it is not coded there.
+        known: Parents that need not be told; such a bit is never on where its parent is off. -1 of the others.
+        vectors: How many will be coded: what a probability that is a little off costs grows with them.
     """
-    is_coded = p_one_given > 0
-    is_coded[parent == NO_PARENT, 1] = False
-    p = np.where(is_coded, p_one_given, 0.5)
-    steps = np.rint(np.log(p / (1 - p)) / STEP).astype(np.int64)
-    used, index = np.unique(steps, return_inverse=True)
-    probabilities = np.rint(TOTAL / (1 + np.exp(-STEP * used))).clip(LEAST, TOTAL - LEAST).astype(np.int64)
-    given = np.where(is_coded, index.reshape(p.shape) + 1, NEVER)
-    return _without_unused(BitModel(parent, given, np.append(0, probabilities)))
+    parent, p = shallow(parent, p_one_given, known)
+    is_coded = np.stack([known == NO_PARENT, parent != NO_PARENT], 1)
+    on = shares(parent, p)
+    above = np.where(parent == NO_PARENT, 0.0, on[parent])
+    rows = vectors * np.stack([1 - above, above], 1)
+    steps = shortest(np.where(is_coded, p, 0.5), rows, is_coded, known)
+    return BitModel(parent, known, np.where(is_coded, steps + MOST_STEPS + 1, NEVER))
 
 
 def to_bytes(model: BitModel) -> bytes:
-    """The model as it stands in a file, deflated: see docs/codec.md."""
-    back = np.where(model.parent == NO_PARENT, 0, np.arange(len(model.parent)) - model.parent)
-    head = np.array([len(model.parent), len(model.probabilities)], dtype="<u4")
-    parts = [head, model.probabilities.astype("<u4"), back.astype("<i4"), model.given.T.astype("<u2")]
-    planes = [np.ascontiguousarray(part).view(np.uint8).reshape(-1, part.itemsize).T.tobytes() for part in parts]
-    return zlib.compress(b"".join(planes), 9)
+    """The model as it stands in a file: see docs/codec.md."""
+    known, free = model.known, np.flatnonzero(model.known == NO_PARENT)
+    encoder, step, parent = new_encoder(), model.given - 1, model.parent[free]
+    told = np.where(parent == NO_PARENT, 0, 1 + np.searchsorted(free, parent))
+    encode_numbers(encoder, told, _even(len(free) + 1), PARENT_SEEN)
+    encode_numbers(encoder, step[free, 0], EVEN, STEP_SEEN)
+    encode_numbers(encoder, step[free[told > 0], 1], EVEN, STEP_SEEN)
+    places = nested_places(known)
+    for here in places[:1]:
+        encode_numbers(encoder, step[here, 1], EVEN, STEP_SEEN)
+    if places[1:]:
+        rest = np.concatenate(places[1:])
+        changes = step[rest, 1] - step[known[rest], 1]
+        encode_numbers(encoder, changes + STEPS - 1, CHANGES, CHANGE_SEEN, fading=True)
+    return finished(encoder)
 
 
-def from_bytes(content: bytes, bits: int) -> BitModel:
+def from_bytes(content: bytes, known: Int[np.ndarray, " bits"]) -> BitModel:
     """Reads what `to_bytes` gave.
 
     Raises:
-        ValueError: If it is not the model of so many bits.
+        ValueError: If it is not the model of such bits.
     """
-    most = 8 + 4 * 2**16 + 8 * bits
-    raw = _inflate(content, most)
-    numbers = _planes(raw[:8], "<u4")
-    if len(raw) < 8 or numbers[0] != bits:
-        raise ValueError(f"it is of another number of bits than {bits}")
-    ends = np.cumsum([8, 4 * int(numbers[1]), 4 * bits, 4 * bits])
-    if len(raw) != ends[-1]:
-        raise ValueError(f"it has {len(raw)} bytes where {ends[-1]} are expected")
-    probabilities = _planes(raw[8 : ends[1]], "<u4").astype(np.int64)
-    back = _planes(raw[ends[1] : ends[2]], "<i4").astype(np.int64)
-    given = _planes(raw[ends[2] :], "<u2").astype(np.int64).reshape(2, bits).T
-    parent = np.where(back == 0, NO_PARENT, np.arange(bits) - back)
-    model = BitModel(parent, given, probabilities)
-    check_model(model)
-    return model
-
-
-def check_model(model: BitModel) -> None:
-    """Raises ValueError where a model cannot be one: parents or probabilities that do not exist, or circles of parents."""
-    bits = len(model.parent)
-    if not ((model.parent >= NO_PARENT) & (model.parent < bits)).all():
+    free, decoder = np.flatnonzero(known == NO_PARENT), decoder_of(content)
+    told = decode_numbers(decoder, len(free), _even(len(free) + 1), PARENT_SEEN)
+    if told.max(initial=0) > len(free):
         raise ValueError("a bit is given one that does not exist")
-    if not len(model.probabilities) or model.probabilities[0] != 0 or model.given.max(initial=0) >= len(model.probabilities):
-        raise ValueError("a bit has a probability that does not exist")
-    if not ((model.probabilities[1:] >= LEAST) & (model.probabilities[1:] <= TOTAL - LEAST)).all():
-        raise ValueError("a probability is out of range")
-    depths(model.parent)
+    parent = known.copy()
+    parent[free] = np.where(told == 0, NO_PARENT, free[told - 1])
+    step = np.full((len(known), 2), NEVER - 1)
+    step[free, 0] = decode_numbers(decoder, len(free), EVEN, STEP_SEEN)
+    step[free[told > 0], 1] = decode_numbers(decoder, int((told > 0).sum()), EVEN, STEP_SEEN)
+    _read_nested(decoder, step, known, nested_places(known))
+    if not decoder.maybe_exhausted():
+        raise ValueError(f"it is longer than the probabilities of {len(known)} bits")
+    depths(parent)
+    return BitModel(parent, known, step + 1)
 
 
-def depths(parent: Int[np.ndarray, " bits"]) -> Int[np.ndarray, " bits"]:
-    """How many bits come before each: 0 without a parent.
-
-    Raises:
-        ValueError: If parents go in a circle.
-    """
-    depth, above = np.zeros(len(parent), dtype=np.int64), parent.copy()
-    for _ in range(len(parent)):
-        has_more = above != NO_PARENT
-        if not has_more.any():
-            return depth
-        depth += has_more
-        above = np.where(has_more, parent[above], NO_PARENT)
-    if (above != NO_PARENT).any():
-        raise ValueError("bits are given each other in a circle")
-    return depth
+def _read_nested(decoder: Decoder, step: np.ndarray, known: np.ndarray, places: list[np.ndarray]) -> None:
+    """Fills in the steps of bits whose parents are known."""
+    for here in places[:1]:
+        step[here, 1] = decode_numbers(decoder, len(here), EVEN, STEP_SEEN)
+    changes = decode_numbers(decoder, sum(map(len, places[1:])), CHANGES, CHANGE_SEEN, fading=True) - (STEPS - 1)
+    for here in places[1:]:
+        step[here, 1] = step[known[here], 1] + changes[: len(here)]
+        changes = changes[len(here) :]
+        if not ((step[here, 1] >= 0) & (step[here, 1] < STEPS)).all():
+            raise ValueError("a bit has a probability that does not exist")
 
 
-def _without_unused(model: BitModel) -> BitModel:
-    used = np.unique(np.append(model.given, NEVER))
-    place = np.zeros(len(model.probabilities), dtype=np.int64)
-    place[used] = np.arange(len(used))
-    return BitModel(model.parent, place[model.given], model.probabilities[used])
-
-
-def _inflate(content: bytes, most: int) -> bytes:
-    stream = zlib.decompressobj()
-    try:
-        raw = stream.decompress(content, most + 1)
-    except zlib.error as error:
-        raise ValueError(f"it cannot be inflated: {error}") from error
-    if len(raw) > most or not stream.eof or stream.unused_data:
-        raise ValueError("it does not end where it should")
-    return raw
-
-
-def _planes(raw: bytes, dtype: str) -> np.ndarray:
-    size = np.dtype(dtype).itemsize
-    return np.frombuffer(raw, dtype=np.uint8).reshape(size, -1).T.copy().view(dtype).reshape(-1)
+def _even(below: int) -> Int[np.ndarray, " below"]:
+    return np.ones(max(below, 2), dtype=np.int64)

@@ -117,7 +117,7 @@ def compress(
     target = asked = Target(settings.target_fvu, settings.target_cosine)
     with shown:
         for _ in range(TRIES):
-            stages = add_stages(Stages(dictionary, code), sample, settings, target)
+            stages = add_stages(Stages(dictionary, code), sample, settings, target, len(source))
             shown.reset()
             try:
                 return _write(out, bae, stages, source, settings, asked, processes, shown)
@@ -162,7 +162,7 @@ def _opened(activations: Tensor | ActivationDataset | str | Path, bae: BAE) -> T
 
 def _code_stage(bae: BAE, source: Source, sample: list[Coded], settings: CodecSettings, processes: int) -> Any:
     if settings.mode == "code":
-        return bits_of(tree_of(bae, sample, settings.probabilities))
+        return bits_of(tree_of(bae, sample, settings.probabilities), dictionary_of(bae), len(source))
     ones = sum(map_blocks(_count, None, bae, source.blocks(settings.block_vectors), processes), np.zeros(bae.d_bits))
     return indices_of(bae, ones / len(source), settings)
 

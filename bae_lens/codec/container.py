@@ -7,6 +7,7 @@ is none of this one.
 import hashlib
 import json
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,10 @@ from bae_lens.files import new_file
 
 MAGIC = b"\x89BAEZ\r\n\x1a"
 """As PNG's: a transfer as text changes it."""
-VERSION = 1
+VERSION = 2
 END = b"ZEAB"
 PREFIX = struct.Struct("<8sHHI")
-BLOCK = struct.Struct("<II")
+NUMBER = struct.Struct("<I")
 TRAILER = struct.Struct("<QQI4s")
 CHECKSUM = 8
 LARGEST_HEADER = 2**24
@@ -58,14 +59,31 @@ def checksum(*parts: bytes) -> bytes:
     return found.digest()[:CHECKSUM]
 
 
+def inflated(content: bytes, most: int) -> bytes:
+    """What was deflated (zlib).
+
+    Raises:
+        ValueError: If it was not, or is longer than so many bytes.
+    """
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(content, most + 1)
+    except zlib.error as error:
+        raise ValueError(f"it cannot be inflated: {error}") from error
+    if len(raw) > most or not stream.eof or stream.unused_data:
+        raise ValueError("it does not end where it should")
+    return raw
+
+
 class Writer:
     """Appends blocks to a file whose sections are written."""
 
     def __init__(self, file: BinaryIO, header: dict[str, Any], sections: dict[str, bytes]):
-        listed = [{"name": n, "bytes": len(part), "sha256": hashlib.sha256(part).hexdigest()} for n, part in sections.items()]
+        listed = [{"name": n, "bytes": len(part), "check": checksum(part).hex()} for n, part in sections.items()]
         text = json.dumps({**header, "sections": listed}, allow_nan=False, separators=(",", ":")).encode()
         if len(text) > LARGEST_HEADER:
             raise ValueError(f"the header takes {len(text)} bytes, more than {LARGEST_HEADER}: give less metadata")
+        text = zlib.compress(text, 9)
         prefix = PREFIX.pack(MAGIC, VERSION, 0, len(text))
         before = b"".join([prefix, checksum(prefix), text, checksum(text), *sections.values()])
         file.write(before)
@@ -75,9 +93,8 @@ class Writer:
 
     def add(self, payload: bytes, rows: int) -> None:
         """Appends a block of so many vectors."""
-        content = BLOCK.pack(len(self._lengths), rows) + payload
-        self._file.write(content + checksum(self.salt, content))
-        self._lengths.append(len(content) + CHECKSUM)
+        self._file.write(payload + checksum(self.salt, NUMBER.pack(len(self._lengths)), payload))
+        self._lengths.append(len(payload) + CHECKSUM)
         self.vectors += rows
 
     def finish(self) -> None:
@@ -122,21 +139,18 @@ class Container:
         """Closes the file."""
         self._file.close()
 
-    def block(self, number: int) -> tuple[bytes, int]:
-        """Payload and number of vectors of a block.
+    def block(self, number: int) -> bytes:
+        """A block's payload.
 
         Raises:
             DamagedFileError: If it is not as it was written.
         """
         start, end = self.index.starts[number : number + 2]
         content = self._read(start, end - start, f"block {number}")
-        content, check = content[:-CHECKSUM], content[-CHECKSUM:]
-        if checksum(self.before.salt, content) != check:
-            raise self.damaged(f"block {number}", "its checksum is not the one that was written")
-        place, rows = BLOCK.unpack_from(content)
-        if place != number:
-            raise self.damaged(f"block {number}", f"block {place} stands in its place")
-        return content[BLOCK.size :], rows
+        payload, check = content[:-CHECKSUM], content[-CHECKSUM:]
+        if checksum(self.before.salt, NUMBER.pack(number), payload) != check:
+            raise self.damaged(f"block {number}", "its checksum is not the one that was written for this place")
+        return payload
 
     def damaged(self, part: str, why: str) -> DamagedFileError:
         """The error that says which part is not as it was written."""
@@ -158,9 +172,10 @@ class Container:
         if checksum(prefix[: PREFIX.size]) != prefix[PREFIX.size :]:
             raise self.damaged("the first bytes", "their checksum is not the one that was written")
         if version != VERSION or flags:
+            what = "a newer bae_lens; update this one" if version > VERSION else "an older one; compress the vectors anew"
             raise ValueError(
                 f"{self.path} is of version {version} of the format and this bae_lens reads version {VERSION}: "
-                "it was written by a newer bae_lens; update this one"
+                f"it was written by {what}"
             )
         if length > LARGEST_HEADER:
             raise self.damaged("the header", f"{length} bytes are more than a header has")
@@ -168,14 +183,14 @@ class Container:
         if checksum(text[:length]) != text[length:]:
             raise self.damaged("the header", "its checksum is not the one that was written")
         try:
-            header = json.loads(text[:length])
-            listed = [(str(entry["name"]), int(entry["bytes"]), entry["sha256"]) for entry in header["sections"]]
+            header = json.loads(inflated(text[:length], LARGEST_HEADER))
+            listed = [(str(entry["name"]), int(entry["bytes"]), entry["check"]) for entry in header["sections"]]
         except (ValueError, KeyError, TypeError) as error:
             raise self.damaged("the header", f"it is not one of this format ({error!r})") from error
         sections, before, at = {}, [prefix, text], len(prefix) + len(text)
         for name, size, digest in listed:
             content = self._read(at, size, f"the section {name!r}")
-            if hashlib.sha256(content).hexdigest() != digest:
+            if checksum(content).hex() != digest:
                 raise self.damaged(f"the section {name!r}", "its checksum is not the one that was written")
             sections[name] = content
             before.append(content)

@@ -38,9 +38,9 @@ class Dictionary(NamedTuple):
         return len(self.rows) * self.bits_per_feature
 
     @property
-    def is_nested(self) -> bool:
-        """Whether a bit of a feature can be on only where the one before it is."""
-        return self.code == "nested" and self.bits_per_feature > 1
+    def nested_bits(self) -> int:
+        """Of how many bits of a feature each can be on only where the one before it is; 1 where none is nested."""
+        return self.bits_per_feature if self.code == "nested" else 1
 
     @property
     def fingerprint(self) -> str:

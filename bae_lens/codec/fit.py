@@ -13,7 +13,7 @@ from bae_lens.analyze.counts import BitCounter
 from bae_lens.analyze.tree import BitTree, fit_tree, independent_bits
 from bae_lens.codec import index_codes, radius, residual
 from bae_lens.codec.bit_blocks import Ones, layout_of
-from bae_lens.codec.bit_model import bit_model
+from bae_lens.codec.bit_model import bit_model, nested_parents
 from bae_lens.codec.dictionary import Dictionary, ones_of, reconstruct
 from bae_lens.codec.errors import Errors, errors_of
 from bae_lens.codec.range_coder import symbol_frequencies
@@ -83,9 +83,10 @@ def tree_of(bae: BAE, sample: list[Coded], probabilities: str) -> BitTree:
     return fit_tree(counts) if probabilities == "tree" else independent_bits(counts)
 
 
-def bits_of(tree: BitTree) -> Bits:
-    """The code mode's stage."""
-    model = bit_model(tree.parent.numpy(), tree.p_one_given.numpy())
+def bits_of(tree: BitTree, dictionary: Dictionary, vectors: int) -> Bits:
+    """The code mode's stage, for so many vectors."""
+    known = nested_parents(dictionary.d_bits, dictionary.nested_bits)
+    model = bit_model(tree.parent.numpy(), tree.p_one_given.numpy(), known, vectors)
     return Bits(model, layout_of(model))
 
 
@@ -114,8 +115,11 @@ class _Reached(NamedTuple):
     errors: Errors
 
 
-def add_stages(stages: Stages, sample: list[Coded], settings: CodecSettings, target: Target) -> Stages:
+def add_stages(stages: Stages, sample: list[Coded], settings: CodecSettings, target: Target, vectors: int) -> Stages:
     """The stages with the radius and the residual that were asked for, or that a target needs on this sample.
+
+    Args:
+        vectors: How many will be compressed.
 
     Raises:
         ValueError: If the target cannot be reached (the best that can is said).
@@ -134,7 +138,7 @@ def add_stages(stages: Stages, sample: list[Coded], settings: CodecSettings, tar
     step = _largest_step(reached, target, dictionary, alone)
     steps = residual.fit_steps(left, step)
     parent, given = residual.tree_of_steps(residual.quantized(left, steps), steps.most)
-    model = bit_model(parent, given)
+    model = bit_model(parent, given, parent, vectors)
     return stages._replace(residual=Residual(steps, model, layout_of(model)))
 
 

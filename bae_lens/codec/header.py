@@ -14,6 +14,7 @@ from bae_lens.codec.index_codes import check_threshold
 from bae_lens.codec.range_coder import TOTAL
 from bae_lens.codec.residual import MOST_STEPS, Steps
 from bae_lens.codec.stages import Bits, Indices, Radius, Residual, Stages
+from bae_lens.codec.trees import NO_PARENT
 from bae_lens.version import __version__
 
 FORMAT = "bae_lens.codec"
@@ -67,7 +68,7 @@ def from_header(header: dict[str, Any], sections: dict[str, bytes], given: Dicti
         if header["format"] != FORMAT or not 1 <= header["block_vectors"] <= LARGEST_BLOCK:
             raise ValueError(f"format {header['format']!r} with blocks of {header['block_vectors']} vectors is not known")
         decoder = _decoder(header, sections, given)
-        code = _bits(sections["bits"], decoder.d_bits) if header["mode"] == "code" else _indices(header, sections, decoder)
+        code = _bits(sections["bits"], decoder) if header["mode"] == "code" else _indices(header, sections, decoder)
         radius = _radius(header["norm_bits"], sections["norm"]) if "norm_bits" in header else None
         left = _residual(header["residual"], sections["residual"], decoder) if "residual" in header else None
         if not isinstance(getattr(torch, header["dtype"]), torch.dtype):
@@ -97,8 +98,8 @@ def _decoder(header: dict[str, Any], sections: dict[str, bytes], given: Dictiona
     return given
 
 
-def _bits(content: bytes, bits: int) -> Bits:
-    model = bit_model.from_bytes(content, bits)
+def _bits(content: bytes, decoder: Dictionary) -> Bits:
+    model = bit_model.from_bytes(content, bit_model.nested_parents(decoder.d_bits, decoder.nested_bits))
     return Bits(model, layout_of(model))
 
 
@@ -123,7 +124,7 @@ def _residual(fields: dict[str, Any], content: bytes, decoder: Dictionary) -> Re
     if not 2 <= len(values) <= MOST_STEPS + 1 or not np.isfinite(values).all():
         raise ValueError(f"the residual has {len(values)} magnitudes, where 2 to {MOST_STEPS + 1} finite ones are known")
     steps = Steps(float(fields["step"]), values)
-    model = bit_model.from_bytes(content, decoder.d_in * len(values))
-    if not (model.parent == residual.parents(decoder.d_in, steps.most)).all():
+    model = bit_model.from_bytes(content, residual.parents(decoder.d_in, steps.most))
+    if (model.parent[:: steps.most + 1] != NO_PARENT).any():
         raise ValueError("the section 'residual' is of another order of bits")
     return Residual(steps, model, layout_of(model))

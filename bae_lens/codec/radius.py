@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bae_lens.codec.range_coder import Decoder, Encoder, model_of
+from bae_lens.codec.range_coder import Decoder, Encoder, decode_symbols, model_of
 
 OCTAVES = 3
 """Gains reach from 2^-3 to almost 2^3."""
@@ -43,9 +43,9 @@ def encode_codes(encoder: Encoder, codes: Int[np.ndarray, " rows"], bits: int, m
 
 def decode_codes(decoder: Decoder, rows: int, bits: int, model: Any) -> Int[np.ndarray, " rows"]:
     """The next codes."""
-    codes = decoder.decode(model, rows).astype(np.int64)
+    codes = decode_symbols(decoder, model, rows)
     if bits == 16:
-        codes = codes << 8 | decoder.decode(_even(), rows)
+        codes = codes << 8 | decode_symbols(decoder, _even(), rows)
     return codes
 
 

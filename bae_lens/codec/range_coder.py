@@ -140,7 +140,7 @@ def decode_bits(decoder: Decoder, length: int, probability: int) -> Int[np.ndarr
         return np.empty(0, dtype=np.int64)
     coding = coding_of(probability)
     if not coding.gap:
-        return np.flatnonzero(decoder.decode(coding.model, length))
+        return np.flatnonzero(decode_symbols(decoder, coding.model, length))
     places = _read_gaps(decoder, length, coding)
     if coding.rare:
         return places
@@ -182,7 +182,7 @@ def _read_gaps(decoder: Decoder, length: int, coding: Coding) -> Int[np.ndarray,
     """A symbol stands for at most M bits, so ceil(rest / M) of them are read at a time: none belongs to the next sequence."""
     found, begin = [np.empty(0, dtype=np.int64)], 0
     while begin < length:
-        symbols = decoder.decode(coding.model, -(-(length - begin) // coding.gap)).astype(np.int64)
+        symbols = decode_symbols(decoder, coding.model, -(-(length - begin) // coding.gap))
         is_rare = symbols < coding.gap
         ends = begin + (symbols + is_rare).cumsum()
         found.append(ends[is_rare] - 1)
@@ -191,6 +191,18 @@ def _read_gaps(decoder: Decoder, length: int, coding: Coding) -> Int[np.ndarray,
     if len(places) and places[-1] >= length:
         raise ValueError(f"its bits go on beyond their end: {places[-1] + 1} where there are {length}")
     return places
+
+
+def decode_symbols(decoder: Decoder, model: Any, count: int) -> Int[np.ndarray, " count"]:
+    """The next so many symbols of one distribution.
+
+    Raises:
+        ValueError: If the words are none that an encoder wrote.
+    """
+    try:
+        return decoder.decode(model, count).astype(np.int64)
+    except AssertionError as error:  # what constriction raises
+        raise ValueError("its words are none that a range coder writes") from error
 
 
 def finished(encoder: Encoder) -> bytes:

@@ -117,11 +117,9 @@ class BaezFile:
             ValueError: If it is damaged.
         """
         if self._last is None or self._last[0] != number:
-            payload, rows = self._container.block(number)
-            if rows != self._rows(number):
-                raise self._container.damaged(f"block {number}", f"it holds {rows} vectors where {self._rows(number)} are due")
+            payload = self._container.block(number)
             try:
-                self._last = number, decode_payload(self._stages, payload, rows)
+                self._last = number, decode_payload(self._stages, payload, self._rows(number))
             except ValueError as error:
                 raise self._container.damaged(f"block {number}", str(error)) from error
         return self._last[1]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bae_lens.codec.bit_blocks import Ones, ones_of_rows
-from bae_lens.codec.bit_model import NO_PARENT
+from bae_lens.codec.trees import NO_PARENT
 
 ROUNDING = 0.4
 """Magnitudes are floor(|r| / step + 0.4): under 1/2, since small values are more frequent than large ones."""

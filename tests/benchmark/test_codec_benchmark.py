@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from bae_lens.benchmark.codec_figure import curves, figure
 from bae_lens.benchmark.codec_goals import damage, random_access, sizes, times
-from bae_lens.benchmark.codec_table import MODES, bae_rows, figure, number_rows, pca_rows, sae_rows, table, target_rows
+from bae_lens.benchmark.codec_table import MODES, bae_rows, number_rows, pca_rows, sae_rows, table, target_rows
 from bae_lens.compare.baselines import topk, train_baseline
 from bae_lens.training.config import TrainerConfig
 
@@ -32,7 +33,8 @@ def test_figures_of_size_are_those_of_files(bae, data, tmp_path):
     bits = -(held_out * p.log2() + (1 - held_out) * (1 - p).log2()).sum().item() / len(held_out)
     assert found["cross-entropy of the prior, bits a vector"].value == pytest.approx(bits, rel=1e-6)
     assert found["cross-entropy of the tree, bits a vector"].value < bits
-    assert all(f.is_met for what, f in found.items() if "blocks over" in what or what == "FVU with 8 bits of norm")
+    assert found["FVU with 8 bits of norm"].is_met
+    assert all(1 <= f.value < 1.04 for what, f in found.items() if "blocks over" in what)  # so few vectors get a coarse table
 
 
 def test_times_random_access_and_damage_are_measured(bae, data, tmp_path):
@@ -65,3 +67,8 @@ def test_rows_of_the_table_have_their_bytes(bae, data, tmp_path):
     assert f"{rows[0].bytes + rows[0].model_bytes / 2000:.2f}" in shown
     picture = figure({"one": [fp16, *rows, residual], "two": [*pca, plain, refined]})
     assert picture.startswith(b"\x89PNG")
+    drawn = {curve.name: len(curve.size) for curve in curves([*rows, residual, *pca, plain, refined])}
+    assert drawn["BAE: and a residual"] == 2  # from the code on
+    assert drawn["PCA: entropy-coded"] == len(pca)
+    assert "BAE: packed indices" in drawn
+    assert "TopK SAE: codes refined" in drawn
