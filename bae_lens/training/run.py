@@ -79,7 +79,13 @@ class Run:
         found = read_last_checkpoint(self.directory.checkpoints) if self.parallel.is_first else None
         checkpoint = share_checkpoint(found, self.sae, self.parallel)
         if checkpoint is not None:
-            checkpoint.restore(self.sae, self.optimizer, self.source)
+            try:
+                checkpoint.restore(self.sae, self.optimizer, self.source)
+            except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+                raise ValueError(
+                    f"{checkpoint.path} was altered: it is no checkpoint of this run ({error!r}); remove it, and the one before "
+                    "it is taken"
+                ) from error
             self.step = checkpoint.step
             self.set_width(self.step - 1)  # there may be no step left
 

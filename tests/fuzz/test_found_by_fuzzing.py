@@ -1,5 +1,7 @@
 """Defects that fuzzing found, each by itself."""
 
+import json
+
 import pytest
 import torch
 
@@ -77,3 +79,13 @@ def test_several_prompts_are_refused_where_one_is_inspected(model, make_bae):
     """It was an AttributeError: 'tuple' object has no attribute 'shape'."""
     with pytest.raises(TypeError, match=r"one prompt at a time|Type-check"):
         bae_lens.inspect(model, make_bae(), ["a", "b"])
+
+
+@pytest.mark.parametrize("altered", [{"data": {}}, {"data": 3}, {"prior_samples": None, "data": {"generator": "00"}}])
+def test_a_checkpoint_whose_state_was_altered_is_named(altered, good_files, tmp_path):
+    """It was a KeyError: 'generator'."""
+    reader = good_files("interrupted_run", tmp_path)
+    for state in (tmp_path / "run" / "checkpoints").glob("*/state.json"):
+        state.write_text(json.dumps(json.loads(state.read_text()) | altered))
+    with pytest.raises(ValueError, match=r"step-\d+ was altered: it is no checkpoint of this run"):
+        reader.read(tmp_path)
