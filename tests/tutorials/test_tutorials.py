@@ -10,7 +10,8 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "tutorials"
 SOURCES = sorted((FOLDER / "source").glob("[0-9]_*.py"))
-CPU_SECONDS = 180
+CPU_SECONDS = 300
+"""Three minutes are meant, of a core that has nothing else to do; the same work takes more of one that is shared."""
 FIGURE = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)?(?: ?%)?")
 REFERENCE = re.compile(
     r"`[^`]*`|\[\d · [^\]]*\]\([^)]*\)|\]\([^)]*\)|^#+ .*$|(?:section|sections|Eq\.|Fig\.|Figs\.|Table|A)[ .]\d+(?:\.\d+)*|"

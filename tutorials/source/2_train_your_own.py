@@ -74,7 +74,7 @@ print("read, not repeated:", again.history == trained.history)
 steps = [row.step for row in trained.history]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 left.plot(steps, [row.entropy for row in trained.history])
-left.set(xlabel="step", ylabel="entropy of the minibatch, bits a token", ylim=(0, None))
+left.set(xlabel="step", ylabel="entropy of the minibatch, bits a token", yscale="log")
 right.plot(steps, [row.fvu for row in trained.history], color="C1")
 right.set(xlabel="step", ylabel="FVU of the minibatch", ylim=(0, None))
 plt.show()
