@@ -24,7 +24,8 @@ def acts(tmp_path_factory):
     """Of 120 short documents, two hook points at four positions."""
     out = tmp_path_factory.mktemp("acts") / "acts"
     text = out.with_name("text.txt")
-    words, chosen = "the list of items or a number that is not an error in this file".split(), random.Random(0)
+    words = ["the", "list", "of", "items", "or", "a", "number", "that", "is", "not", "an", "error"]
+    chosen = random.Random(0)
     text.write_text("\n".join(" ".join(chosen.choices(words, k=12)) for _ in range(120)))
     command = ["harvest", "--model", str(demo_model_dir()), "--text", str(text), "--hooks", *HOOKS]
     assert main([*command, "--positions", "1,2,3,4", "--context-size", "16", "--out", str(out)]) == 0
