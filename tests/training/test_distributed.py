@@ -10,7 +10,7 @@ from training.processes import quick, together, vectors
 
 import bae_lens
 from bae_lens.objective.covariance import covariance_loss
-from bae_lens.objective.global_covariance import covariance_of
+from bae_lens.objective.global_covariance import _unpack, covariance_of, pack
 from bae_lens.objective.ranks import ALONE
 from bae_lens.training.failures import RankFailed
 from bae_lens.training.gradients import GradientSum
@@ -121,6 +121,18 @@ def covariance_is_global(parallel):
         covariance_loss(of_one).backward()
         assert value.item() == pytest.approx(plain_covariance(whole).item(), rel=1e-12)
         torch.testing.assert_close(mine.grad, of_one.grad[parallel.share.rows(rows), columns], rtol=1e-12, atol=1e-12)
+
+
+def test_bits_are_packed_eight_a_byte_and_come_back():
+    for rows, length in ((3, 8), (5, 13), (2, 64), (1, 1), (0, 9)):
+        bits = (torch.rand(rows, length) < 0.5).float()
+        packed = pack(bits)
+        assert packed.shape == (rows, -(-length // 8))
+        for row in range(rows):
+            for place in range(length):
+                assert (int(packed[row, place // 8]) >> (place % 8)) & 1 == bits[row, place]
+        for dtype in (torch.int8, torch.float32):
+            assert torch.equal(_unpack(packed, dtype)[:, :length], bits.to(dtype))
 
 
 def objective(parallel):
