@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -104,9 +105,8 @@ def _command(argv: list[str], log: str, memory: int | None) -> None:
     if memory is not None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-    from bae_lens.cli import main
-
-    sys.exit(main(argv))
+    sys.argv = ["bae-lens", *argv]
+    runpy.run_module("bae_lens", run_name="__main__")  # as `python -m bae_lens` does, and nothing below imports the command
 
 
 def end_of(process: BaseProcess, limit: float = LIMIT) -> int | None:
