@@ -22,7 +22,7 @@ from bae_lens.benchmark.scale_grid import grid_table
 TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]]] = {
     "grid": (
         "Many BAEs together, beside one after another: goals 1 on one thread, 3 on a GPU",
-        lambda args: grid_table(args.device, rounds=args.rounds),
+        lambda args: grid_table(args.device, rounds=args.rounds, baes=args.baes, steps=args.steps),
     ),
     "kills": ("SIGKILL at random moments: goal 20 of 20 equal bit for bit", lambda args: kills_table()),
     "hangs": ("Injected faults: goal no hang in 50", lambda args: hangs_table()),
@@ -34,6 +34,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=tuple(TABLES), default=tuple(TABLES), help="which tables (default: all)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the table grid")
     parser.add_argument("--rounds", type=int, default=2, help="turns of the table grid (%(default)s)")
+    parser.add_argument("--baes", type=int, help="of the table grid, BAEs a shape (default: 32, fewer of the largest)")
+    parser.add_argument("--steps", type=int, help="of the table grid, steps a BAE (default: 60 to 500)")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(argv)
 

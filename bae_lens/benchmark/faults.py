@@ -106,7 +106,7 @@ def _command(argv: list[str], log: str, memory: int | None) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     sys.argv = ["bae-lens", *argv]
-    runpy.run_module("bae_lens", run_name="__main__")
+    runpy.run_module("bae_lens", run_name="__main__")  # as `python -m bae_lens` does, and nothing below imports the command
 
 
 def end_of(process: BaseProcess, limit: float = LIMIT) -> int | None:

@@ -66,19 +66,25 @@ def kills_table(kills: int = 20, seed: int = 0) -> list[dict[str, Any]]:
     return [_row(name, outcomes) for name, outcomes in found.items()]
 
 
-def hangs_table(counts: dict[str, int] | None = None, seed: int = 0) -> list[dict[str, Any]]:
-    """A row a kind of fault; on a small disk of its own where this machine lets a process mount one."""
+def hangs_table(counts: dict[str, int] | None = None, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """A row a kind of fault, as they come; on a small disk of its own where this machine lets a process mount one.
+
+    Raises:
+        RuntimeError: If what injects the faults fails itself.
+    """
     counts = COUNTS if counts is None else counts
+    may = subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    if not may:
+        counts = {name: count for name, count in counts.items() if name not in NEED_DISK}
     with tempfile.TemporaryDirectory(prefix="bae_lens-faults-") as directory:
         script = [sys.executable, "-m", "bae_lens.benchmark.scale_faults", directory, json.dumps(counts), str(seed)]
         mount = 'mount -t tmpfs -o size="$0" bae_lens "$1" && shift && exec "$@"'
-        may = subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
-        if not may:
-            counts = {name: count for name, count in counts.items() if name not in NEED_DISK}
-            script[-2] = json.dumps(counts)
         command = [*UNSHARE, "sh", "-c", mount, DISK, directory, *script] if may else script
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
+        if process.returncode:
+            raise RuntimeError(f"what injects the faults ended with status {process.returncode}: see above")
 
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")

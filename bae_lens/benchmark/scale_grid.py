@@ -35,15 +35,24 @@ LARGE = (Shape(32, 512, 2048, 512, 60), Shape(8, 2048, 8192, 512, 40))
 GOALS = {"cpu": 1.0, "cuda": 3.0}
 
 
-def grid_table(device: str = "cpu", shapes: Sequence[Shape] | None = None, rounds: int = 2) -> Iterator[dict[str, Any]]:
+def grid_table(
+    device: str = "cpu",
+    shapes: Sequence[Shape] | None = None,
+    *,
+    rounds: int = 2,
+    baes: int | None = None,
+    steps: int | None = None,
+) -> Iterator[dict[str, Any]]:
     """A row a shape: seconds of both, how many times faster together is, and how far their results are apart.
 
     Args:
         rounds: The BAEs take turns in so many parts: on a shared machine a ratio of neighbours means something.
+        baes, steps: Instead of the shapes' own.
     """
     goal = GOAL if device == "cpu" else GOAL._replace(steps=500)
     for shape in shapes or (goal, *(SMALL if device == "cpu" else LARGE)):
-        yield _row(shape, device, rounds, GOALS[device] if shape == goal else None)
+        measured = shape._replace(baes=baes or shape.baes, steps=steps or shape.steps)
+        yield _row(measured, device, rounds, GOALS[device] if shape == goal else None)
 
 
 def _row(shape: Shape, device: str, rounds: int, goal: float | None) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from torch.autograd.function import once_differentiable
 from bae_lens.objective.covariance import BLOCK_ENTRIES, Product, covariance_loss, fastest_product
 from bae_lens.objective.ranks import ALONE, Ranks, total
 
+GATHER = 0x0102040810204080
+"""Times eight bytes that are 0 or 1, read as one number: its highest byte has a bit for each of them."""
+
 
 def covariance_of(bits: Float[Tensor, "local d_bits"], mean: Float[Tensor, " d_bits"], ranks: Ranks) -> Float[Tensor, ""]:
     """`covariance_loss` over all processes; its gradient is that of this process's own bits.
@@ -197,18 +200,15 @@ def travelling(block: Block, group: Any) -> Iterator[Block]:
 
 def pack(rows: Shaped[Tensor, "live local"]) -> UInt8[Tensor, "live bytes"]:
     """Bits along the last dimension, eight a byte; the last byte is filled up with zeros."""
-    rows = F.pad(rows.to(torch.uint8), (0, -rows.shape[1] % 8)).unflatten(1, (-1, 8))
-    packed = rows[:, :, 0].clone()
-    for place in range(1, 8):
-        packed |= rows[:, :, place] << place
-    return packed
+    eights = F.pad(rows.to(torch.int8), (0, -rows.shape[1] % 8)).flatten().view(torch.int64)
+    return ((eights * GATHER) >> 56).to(torch.uint8).view(len(rows), -(-rows.shape[1] // 8))
 
 
 def _unpack(packed: UInt8[Tensor, "live bytes"], dtype: torch.dtype) -> Shaped[Tensor, "live vectors"]:
-    bits = torch.empty(*packed.shape, 8, dtype=dtype, device=packed.device)
-    for place in range(8):
-        bits[:, :, place] = (packed >> place) & 1
-    return bits.flatten(1)
+    every = (torch.arange(256, device=packed.device).unsqueeze(1) >> torch.arange(8, device=packed.device)) & 1
+    eights = every.to(torch.int8).view(torch.int64).squeeze(1)  # the eight bits of every byte, a byte each
+    bits = eights.index_select(0, packed.flatten().int()).view(torch.int8)
+    return bits.view(len(packed), 8 * packed.shape[1]).to(dtype)
 
 
 def _gathered(packed: UInt8[Tensor, "live bytes"], group: Any) -> UInt8[Tensor, "live all"]:

@@ -128,9 +128,10 @@ class _StackedCovariance(torch.autograd.Function):
 def _covariances(bits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """Values, and the gradient 2 / (n - 1) (U - the mean of U over the batch), U = bits @ sign(cov), its diagonal 0."""
     baes, n, width = bits.shape
-    found = [by_kernels(own) for own in bits] if width >= WIDE else []
-    if found and all(one is not None and one.gradient is not None for one in found):
-        return torch.stack([one.value for one in found if one]), torch.stack([one.gradient for one in found if one])
+    found = [one for own in bits if (one := by_kernels(own)) is not None] if width >= WIDE else []
+    if len(found) == baes:
+        gradients = [one.gradient for one in found if one.gradient is not None]
+        return torch.stack([one.value for one in found]).to(bits.dtype), torch.stack(gradients)
     exact = torch.int32 if n * n < 2**31 else torch.int64
     counts_in = bits.dtype if n < 2**24 else torch.float64
     codes = bits.to(counts_in)

@@ -33,7 +33,7 @@ SAMPLEWISE = {name: surrogate.gradient for name, surrogate in SURROGATES.items()
 """The surrogates that come with the package: each looks at one entry at a time, as one of your own need not."""
 SHARE_OF_MEMORY = 0.8
 """Of a device's free memory, what trainings that run together may take, vectors apart."""
-SMALL_STEP = 2**20
+SMALL_STEP = 2**23
 """Multiplications of a step's encoder up to which, on a CPU, what a step costs apart from them is most of it."""
 T = TypeVar("T")
 

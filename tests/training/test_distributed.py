@@ -10,7 +10,7 @@ from training.processes import quick, together, vectors
 
 import bae_lens
 from bae_lens.objective.covariance import covariance_loss
-from bae_lens.objective.global_covariance import covariance_of
+from bae_lens.objective.global_covariance import _unpack, covariance_of, pack
 from bae_lens.objective.ranks import ALONE
 from bae_lens.training.failures import RankFailed
 from bae_lens.training.gradients import GradientSum
@@ -41,12 +41,15 @@ def equal_in_fp64(parallel):
         assert_same(one, many, x, 1e-10)
 
 
-def same_in_fp32(parallel):
+def same_in_fp32(parallel, every=False):
+    """Of every kind of objective, or of the two that `recommended` has."""
     x, held_out = vectors(), vectors(300, seed=2)
     several = {"bits_per_feature": 4, "code": "nested"}
     changed = {"entropy_batch_share": 0.25, "entropy_form": "eq4", "entropy_floor": 3.0, "init": "linear"}
-    recipes = [quick(), quick(**several), quick(reconstruction_loss="mean", **changed)]
-    if parallel.ranks.features is None:
+    recipes = [quick(), quick(**several)]
+    if every:
+        recipes += [quick(reconstruction_loss="mean", **changed)]
+    if every and parallel.ranks.features is None:
         recipes += [quick(rate_distortion, steps=20), quick(synthetic, entropy_weight=0.02, revise_at=(0.6,))]
     for recipe in recipes:
         one, many = (bae_lens.train(x, recipe, validation=held_out, progress=False, **p) for p in ({}, {"parallel": parallel}))
@@ -66,7 +69,13 @@ def test_two_processes_equal_one_in_fp64_and_keep_to_its_losses_in_fp32(feature_
 @pytest.mark.parametrize("feature_parallel", [1, 2, 4])
 def test_four_processes_equal_one(feature_parallel):
     together(4, equal_in_fp64, feature_parallel=feature_parallel)
-    together(4, same_in_fp32, feature_parallel=feature_parallel)
+    together(4, same_in_fp32, True, feature_parallel=feature_parallel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature_parallel", [1, 2])
+def test_two_processes_keep_to_the_losses_of_every_objective(feature_parallel):
+    together(2, same_in_fp32, True, feature_parallel=feature_parallel)
 
 
 def gradients_of(sae, x, step_input=None):
@@ -114,6 +123,18 @@ def covariance_is_global(parallel):
         torch.testing.assert_close(mine.grad, of_one.grad[parallel.share.rows(rows), columns], rtol=1e-12, atol=1e-12)
 
 
+def test_bits_are_packed_eight_a_byte_and_come_back():
+    for rows, length in ((3, 8), (5, 13), (2, 64), (1, 1), (0, 9)):
+        bits = (torch.rand(rows, length) < 0.5).float()
+        packed = pack(bits)
+        assert packed.shape == (rows, -(-length // 8))
+        for row in range(rows):
+            for place in range(length):
+                assert (int(packed[row, place // 8]) >> (place % 8)) & 1 == bits[row, place]
+        for dtype in (torch.int8, torch.float32):
+            assert torch.equal(_unpack(packed, dtype)[:, :length], bits.to(dtype))
+
+
 def objective(parallel):
     covariance_is_global(parallel)
     if parallel.ranks.features is None:
@@ -140,13 +161,14 @@ def covariance_in_two_and_four(parallel):
     assert value.item() == pytest.approx(plain_covariance(whole).item(), rel=1e-12)
 
 
-def same_data_and_files(parallel, directory):
+def same_data_and_files(parallel, directory, names):
     """Vectors on disk that do not fit the memory, and a stream; every file but the times in them."""
     x = vectors()
     recipe = quick(checkpoint_every=20)
     dataset = bae_lens.ActivationDataset(directory / "acts", memory=20_000)
     seen = []
-    for name, data in (("disk", dataset), ("stream", list(x.split(130)))):
+    for name in names:
+        data = dataset if name == "disk" else list(x.split(130))
         one = bae_lens.train(data, recipe, out=directory / f"{name}-{parallel.rank}", progress=False)
         callback = lambda step, bae: seen.append((step, bae.cfg.d_sae))  # noqa: E731
         out = directory / f"{name}-{len('both') + parallel.ranks.feature_size}"
@@ -165,10 +187,16 @@ def same_data_and_files(parallel, directory):
     assert {d_sae for _, d_sae in seen} <= {64}
 
 
-@pytest.mark.parametrize("feature_parallel", [1, 2])
-def test_data_on_disk_and_in_streams_come_in_shares_and_the_first_process_writes_the_same_files(tmp_path, feature_parallel):
+@pytest.mark.parametrize(("feature_parallel", "name"), [(1, "stream"), (2, "disk")])
+def test_data_come_in_shares_and_the_first_process_writes_the_same_files(tmp_path, feature_parallel, name):
     bae_lens.save_activations(tmp_path / "acts", vectors().split(300), shard_vectors=450)
-    together(2, same_data_and_files, tmp_path, feature_parallel=feature_parallel)
+    together(2, same_data_and_files, tmp_path, [name], feature_parallel=feature_parallel)
+
+
+@pytest.mark.slow
+def test_a_mesh_of_two_by_two_reads_and_writes_the_same(tmp_path):
+    bae_lens.save_activations(tmp_path / "acts", vectors().split(300), shard_vectors=450)
+    together(4, same_data_and_files, tmp_path, ["disk", "stream"], feature_parallel=2)
 
 
 def until(step):

@@ -275,9 +275,9 @@ def test_an_altered_checkpoint_is_not_whole_and_without_another_one_the_run_is_r
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_step_term_and_last_good_checkpoint(tmp_path, monkeypatch):
     interrupt(monkeypatch, vectors(), quick(), tmp_path / "run", 30)
     with monkeypatch.context() as patch:
-        from bae_lens.objective import training_bae
+        from bae_lens.objective import global_covariance
 
-        patch.setattr(training_bae, "covariance_loss", lambda bits: bits.sum() * torch.nan)
+        patch.setattr(global_covariance, "covariance_loss", lambda bits: bits.sum() * torch.nan)
         with pytest.raises(FloatingPointError, match=r"covariance_loss is nan at step 31 .*mse_loss.*step-00000020"):
             bae_lens.train(vectors(), quick(), out=tmp_path / "run", resume=True, progress=False)
 
