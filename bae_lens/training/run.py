@@ -83,8 +83,8 @@ class Run:
                 checkpoint.restore(self.sae, self.optimizer, self.source)
             except (LookupError, TypeError, AttributeError, RuntimeError) as error:
                 raise ValueError(
-                    f"{checkpoint.path} was altered: it is no checkpoint of this run ({error!r}); remove it, and the one before "
-                    "it is taken"
+                    f"{checkpoint.path} was altered: it is no checkpoint of this run ({error!r}); "
+                    "remove it, and the one before it is taken"
                 ) from error
             self.step = checkpoint.step
             self.set_width(self.step - 1)  # there may be no step left

@@ -98,9 +98,7 @@ def test_hook_names_of_a_file_never_become_paths(tmp_path):
     assert all(path.resolve().is_relative_to(tmp_path / "acts") for path in (tmp_path / "acts").rglob("*"))
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "O_NOFOLLOW"), reason="the system has no flag that refuses symbolic links (tests/SKIPPED.md)"
-)
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="the system has no flag against links (tests/SKIPPED.md)")
 def test_nothing_is_appended_through_a_link(tmp_path):
     target = tmp_path / "profile"
     target.write_text("mine\n")
