@@ -28,14 +28,15 @@ def plotly_figure(chart: Chart) -> Any:
     columns = min(chart.columns or len(chart.panels), len(chart.panels))
     rows = -(-len(chart.panels) // columns)
     shared: dict[str, Any] = {"shared_xaxes": "all", "shared_yaxes": "all"} if chart.shared else {}
-    titles = [html.escape(panel.title) for panel in chart.panels]
+    titles = [html.escape(panel.title).replace("\n", "<br>") for panel in chart.panels]
+    if any(panel.matrix is not None for panel in chart.panels) and columns > 1:
+        shared["horizontal_spacing"] = 0.4 / columns  # for the scales of colours
     figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.35 / rows if rows > 1 else None, **shared)
     styles, seen = styles_of(chart), set[str]()
     for number, panel in enumerate(chart.panels):
         row, column = number // columns + 1, number % columns + 1
         _draw_panel(figure, chart, panel, styles, seen, row, column)
-        is_edge = (column == 1, number + columns >= len(chart.panels))
-        _set_axes(figure, chart, panel, row, column, *is_edge)
+        _set_axes(figure, chart, panel, row, column)
     note = f" ({chart.said_of_opacity})" if chart.said_of_opacity else ""
     figure.update_layout(
         title_text=html.escape(f"{chart.title}{note}"),
@@ -44,6 +45,7 @@ def plotly_figure(chart: Chart) -> Any:
         height=round(INCH * (chart.size[1] * rows + 1.2)) if rows > 1 else None,
     )
     figure.update_annotations(font_size=13 if chart.size[0] > 3.5 else 11)
+    _say_axes(figure, chart)
     return figure
 
 
@@ -63,16 +65,26 @@ def _draw_panel(
         seen.add(line.name)
 
 
-def _set_axes(figure: Any, chart: Chart, panel: Panel, row: int, column: int, is_left: bool, is_bottom: bool) -> None:
-    x, y = panel.x or chart.x, panel.y or chart.y
-    figure.update_xaxes(**_axis(x), row=row, col=column)
-    figure.update_yaxes(**_axis(y), row=row, col=column)
+def _set_axes(figure: Any, chart: Chart, panel: Panel, row: int, column: int) -> None:
+    figure.update_xaxes(**_axis(panel.x or chart.x), showticklabels=True, row=row, col=column)
+    figure.update_yaxes(**_axis(panel.y or chart.y), showticklabels=True, row=row, col=column)
     if panel.matrix is not None:
         figure.update_yaxes(autorange="reversed", row=row, col=column)
-    if chart.shared or panel.x is None:
-        figure.update_xaxes(showticklabels=True, title_text=_axis(x)["title_text"] if is_bottom else None, row=row, col=column)
-    if (chart.shared or panel.y is None) and not is_left:
-        figure.update_yaxes(title_text=None, row=row, col=column)
+
+
+def _say_axes(figure: Any, chart: Chart) -> None:
+    """Once for all panels, where there are several of one label."""
+    if len(chart.panels) == 1:
+        return
+    common: dict[str, Any] = {"xref": "paper", "yref": "paper", "showarrow": False, "font_size": 13}
+    if len({(panel.x or chart.x).label for panel in chart.panels}) == 1:
+        text = html.escape((chart.panels[0].x or chart.x).label)
+        figure.update_xaxes(title_text=None)
+        figure.add_annotation(text=text, x=0.5, y=0, yanchor="top", yshift=-30, **common)
+    if len({(panel.y or chart.y).label for panel in chart.panels}) == 1:
+        text = html.escape((chart.panels[0].y or chart.y).label)
+        figure.update_yaxes(title_text=None)
+        figure.add_annotation(text=text, x=0, y=0.5, xanchor="right", xshift=-45, textangle=-90, **common)
 
 
 def _trace(line: Line, style: Style, x: Axis, y: Axis) -> Any:

@@ -23,7 +23,7 @@ def test_each_way_to_store_is_a_row_and_a_job_that_was_stopped_goes_on(options):
     stored = {(row.dictionary, row.how): row for row in rows}
     assert stored["none", "fp16"].bytes == 2 * 128
     assert stored["bae", "index, packed"].bytes < stored["bae", "index, 16 bits"].bytes
-    assert stored["bae", "code, tree"].fvu == stored["bae", "index, 16 bits"].fvu
+    assert stored["bae", "code, tree"].fvu == stored["bae", "code, prior"].fvu
     assert (options.out / "table.md").read_text().count("| bae ") == 6
     path = options.out / "cells" / "1-pca.json"
     changed = {"rows": json.loads(path.read_text())["rows"][:1]}
