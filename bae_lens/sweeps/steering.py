@@ -172,7 +172,9 @@ def _choose(
     ``(direction, token)``; and the windows of the other documents."""
     _, document = windows.document.unique(return_inverse=True)
     if int(document.max()) < 1:
-        raise ValueError("one prompt is too few: tokens are chosen on half of the prompts and measured on the others")
+        raise ValueError(
+            "one prompt is too few: tokens are chosen on half of the prompts and measured on the others; give more"
+        )
     half, other = (rows_of(windows, (document % 2 == side).nonzero().flatten()) for side in (0, 1))
     found = shifted_predictions(suffix, half, torch.cat([torch.zeros_like(shifts[:1]), shifts]), "choose tokens", progress)
     clean, *steered = (shifted.probabilities for shifted in found)

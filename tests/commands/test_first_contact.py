@@ -119,7 +119,7 @@ def test_every_error_ends_with_what_to_try(name, tmp_path, capsys):
 
 
 def test_every_command_that_can_be_given_wrong_input_is_tried_here():
-    assert set(NAMES) - set(WRONG) <= {"doctor", "report", "figures", "reproduce"}  # these have tests of their own
+    assert set(NAMES) - set(WRONG) <= {"doctor", "plan", "report", "figures", "reproduce", "train-grid"}  # they have their own
 
 
 def test_where_a_package_does_not_fit_importing_says_how_to_find_out(tmp_path):

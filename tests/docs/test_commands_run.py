@@ -39,7 +39,7 @@ def shown(page, name):
 @pytest.mark.slow
 def test_they_run_one_after_the_other_and_leave_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = "\n".join(" ".join(document.split())[:2000] for document in python_docs().train[:60])
+    text = "\n".join(" ".join(document.split())[:300] for document in python_docs().train[:120])
     for name in ("stories.txt", "other.txt"):
         Path(name).write_text(text)
     llama = str(demo_model_dir())
