@@ -127,8 +127,8 @@ def crowding(k: int, features: int) -> str | None:
     if k < CROWDED * fair:
         return None
     return (
-        f"k = {k} of {features} features count as activated on a token; the paper's share (10 of 8,192) would be {fair}. Features "
-        f"that say little of a token come in with the others, and scores fall: see --k {fair}"
+        f"k = {k} of {features} features count as activated on a token; the paper's share (10 of 8,192) would be {fair}. "
+        f"Features that say little of a token come in with the others, and scores fall: see --k {fair}"
     )
 
 
