@@ -10,7 +10,7 @@ from bae_lens.commands.parser import Commands, add_command
 def add(commands: Commands) -> None:
     """Adds the command."""
     example = (
-        "bae-lens interpret --bae runs/demo/bae --backend rules\n"
+        "bae-lens demo --recipe rate_distortion --out runs/rd && bae-lens interpret --bae runs/rd/bae --k 1\n"
         "  bae-lens interpret --model DIR --bae runs/l5 --text FILE --backend openai --llm gpt-4.1-mini --budget 5 --dry-run\n"
         "  bae-lens interpret --model DIR --bae runs/l5 --text FILE --backend http://localhost:8000/v1 --llm NAME"
     )

@@ -77,7 +77,10 @@ def _html(result: FeatureResult, feature: FeatureSamples) -> str:
 
 
 def _item(sample: Sample, kind: str) -> str:
-    before, token, after = (f"<bdi>{html.escape(part)}</bdi>" for part in (sample.before, sample.token, sample.after))
+    shown = sample.token.lstrip() or sample.token  # the space before a word is not marked
+    left = sample.before + sample.token.removesuffix(shown)
+    parts = (left.lstrip() if sample.cut_before else left, shown, sample.after)
+    before, token, after = (f"<bdi>{html.escape(part)}</bdi>" for part in parts)
     dots = (_dots(sample.cut_before), _dots(sample.cut_after))
     return f'<li class="{kind}">{dots[0]}{before}<mark>{token}</mark>{after}{dots[1]}</li>'
 

@@ -22,6 +22,9 @@ from bae_lens.files import check_output_directory, check_writable, write_bytes, 
 from bae_lens.pictures.static import chart_png
 
 CONTEXT_SIZE = 256
+PAPER_K, PAPER_FEATURES = 10, 8192
+CROWDED = 4
+"""From so many times the paper's share of features a token on, a run says so."""
 
 
 @dataclass(kw_only=True)
@@ -94,6 +97,8 @@ def run_interpret(
     say(f"\n== Collect the samples of each feature, of {len(activations.vectors)} tokens at {sae.cfg.metadata.hook_name}")
     study = prepare(sae, activations, windows, model.tokenizer, _study_options(options))
     say(f"{len(study.features)} of {sae.cfg.d_sae} features activated; {study.counts['usual']} entries at their usual value")
+    if crowded := crowding(options.k, sae.cfg.d_sae):
+        say(crowded)
     if options.dry_run:
         names = [_model_name(*which) for which in _who(options)]
         expected = estimate(study, names[0], names[1], run_options)
@@ -112,6 +117,21 @@ def run_interpret(
         written += _draw_maps(results, study, activations, options.out, say)
     say(f"\n{describe(results, study)}\n\nSaved to {options.out}: {', '.join(path.name for path in written)}")
     return results
+
+
+def crowding(k: int, features: int) -> str | None:
+    """What to say of a k that is a far larger share of the features than the paper's 10 of 8,192; None where it is not.
+
+    >>> crowding(10, 8192) is None, crowding(1, 512) is None
+    (True, True)
+    """
+    fair = max(1, round(PAPER_K * features / PAPER_FEATURES))
+    if k < CROWDED * fair:
+        return None
+    return (
+        f"k = {k} of {features} features count as activated on a token; the paper's share (10 of 8,192) would be {fair}. "
+        f"Features that say little of a token come in with the others, and scores fall: see --k {fair}"
+    )
 
 
 def describe_estimate(expected: Estimate) -> str:

@@ -5,6 +5,7 @@ from openai_server import Behaviour, server
 
 import bae_lens
 from bae_lens.cli import main
+from bae_lens.comsem.job import crowding
 
 HOOK = "blocks.1.hook_resid_pre"
 SMALL = ["--sentences", "150", "--control", "2", "--shuffled", "2", "--n-test", "3", "--features", *map(str, range(12))]
@@ -42,6 +43,13 @@ def test_the_embedded_default_is_named_by_rules_and_the_same_command_asks_nothin
     assert (out / "features.jsonl").read_bytes() == rows
     assert interpret("--bae", bae_dir, "--out", out, *SMALL) == 2
     assert "settings.run.scores was ['detection'] and is []" in capsys.readouterr().err
+
+
+def test_a_k_that_is_a_large_share_of_the_features_is_said_to_be_one():
+    assert "would be 1. " in crowding(10, 512)
+    assert "would be 2. " in crowding(10, 2048)
+    assert crowding(10, 4096) is None
+    assert crowding(3, 512) is None
 
 
 def test_a_server_names_and_another_model_judges(bae_dir, tmp_path, capsys):

@@ -9,6 +9,7 @@ from studies import make_study
 
 from bae_lens.activations.harvest import Activations
 from bae_lens.comsem import FunctionBackend, RunOptions, estimate, interpret, top_n, write_results
+from bae_lens.comsem.cards import cards_html
 from bae_lens.comsem.ledger import Price, read_price, read_prices
 from bae_lens.comsem.projection import Points, dispersion, extremes, maps_chart, sample_points, umap_maps
 from bae_lens.comsem.results import describe
@@ -54,6 +55,15 @@ def test_every_file_is_written_and_says_the_same(run, tmp_path):
     assert (tmp_path / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
     assert "4 of 64 features activated (FA), 4 scored" in describe(results, study)
     write_results(results, study, tmp_path / "out")  # once more, in its place
+
+
+def test_a_card_marks_a_word_without_the_space_before_it(run):
+    results, study = run
+    word, blank = Sample(("used", " as", " is"), 1, 2, 0, 0.0), Sample(("used", "  ", "as"), 1, 2, 0, 0.0)
+    study.features[1] = study.features[1]._replace(test=(word, blank, *study.features[1].test[2:]))
+    page = cards_html(results.features, study.features)
+    assert "<bdi>used </bdi><mark><bdi>as</bdi></mark><bdi> is</bdi>" in page
+    assert "<mark><bdi>  </bdi></mark>" in page
 
 
 def test_cards_show_untrusted_text_as_text(run, tmp_path):
