@@ -10,6 +10,14 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_raises():
+    """A shell has processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_signal_of_each_kind_is_held_back_and_a_second_strikes():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with sigterm_as_ctrl_c(), interruption() as stopped:

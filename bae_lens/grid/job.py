@@ -68,6 +68,13 @@ def train_grid(options: GridOptions, say: Say = print) -> Grid:
             vectors than a batch, or the directory holds another grid or cells of other settings (each that differs is named).
         FileExistsError, PermissionError: If the directory holds something else, or cannot be written.
         KeyboardInterrupt: After Ctrl-C or SIGTERM: what is done is kept, trainings under way are saved.
+
+    Examples:
+        >>> import bae_lens
+        >>> options = bae_lens.GridOptions(activations="acts/", out="runs/grid", positions=[1, 2], seeds=[0, 1, 2])
+        >>> bae_lens.train_grid(options)
+        Traceback (most recent call last):
+        FileNotFoundError: ...
     """
     cells = cells_of(options)
     rank = Rank.here()

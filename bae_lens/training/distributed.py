@@ -124,6 +124,12 @@ def distributed(*, feature_parallel: int = 1, device: str = "cpu", backend: str 
 
     Raises:
         ValueError: If the processes cannot form such teams, or the environment is not that of `torchrun`.
+
+    Examples:
+        >>> import bae_lens
+        >>> with bae_lens.distributed() as parallel:  # no torchrun here
+        ...     parallel.is_first
+        True
     """
     world = _number("WORLD_SIZE", 1)
     if feature_parallel < 1 or world % feature_parallel:

@@ -134,7 +134,7 @@ def _row(line: str) -> HistoryRow | ValidationRow | None:
         values = json.loads(line)
         kind = {"train": HistoryRow, "validation": ValidationRow}[values.pop("split")]
         return kind(**{name: math.nan if v is None else v for name, v in values.items()})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -99,6 +99,15 @@ def train_together(trainings: Sequence[Training], *, always: bool = False, progr
 
     Raises:
         KeyboardInterrupt: After Ctrl-C or SIGTERM; what was learnt is saved where there is a directory.
+
+    Examples:
+        >>> import bae_lens, torch
+        >>> from bae_lens.training.together import Training
+        >>> vectors = [torch.randn(600, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+        >>> recipe = bae_lens.recipes.recommended(8, steps=5)
+        >>> found = bae_lens.train_together([Training(x, recipe) for x in vectors], progress=False)
+        >>> [len(one.history) for one in found]
+        [1, 1]
     """
     groups: list[tuple[Any, list[int]]] = []
     for number, training in enumerate(trainings):

@@ -227,7 +227,7 @@ def test_records_of_an_unfinished_harvest_are_checked_as_a_manifest_is(copied, n
     record = json.loads(file.read_text())
     (record["files"][HOOKS[0]] if of == "files" else record["places"])["file"] = name
     file.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="shard 0 of .* names a file outside it"):
+    with pytest.raises(ValueError, match="names a file outside"):
         ActivationDataset(copied, HOOKS[0], unfinished=True)
     del record["files"][HOOKS[0]]
     file.write_text(json.dumps(record))

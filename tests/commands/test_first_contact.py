@@ -46,8 +46,8 @@ def test_every_help_has_a_description_and_examples_that_are_taken_as_they_stand(
     examples = shown.split("\nexample:\n")[1].replace("\\\n", " ").strip().splitlines()
     assert examples
     shown = []
-    for line in examples:
-        words = shlex.split(line)
+    for command in (part for line in examples for part in line.split("&&")):
+        words = shlex.split(command)
         if words[0] == "torchrun":
             words = ["bae-lens", *words[words.index("bae_lens") + 1 :]]
         assert words[0] == "bae-lens"

@@ -87,5 +87,5 @@ def test_a_checkpoint_whose_state_was_altered_is_named(altered, good_files, tmp_
     reader = good_files("interrupted_run", tmp_path)
     for state in (tmp_path / "run" / "checkpoints").glob("*/state.json"):
         state.write_text(json.dumps(json.loads(state.read_text()) | altered))
-    with pytest.raises(ValueError, match=r"step-\d+ was altered: it is no checkpoint of this run"):
+    with pytest.raises(ValueError, match=r"step-\d+: state.json was altered"):
         reader.read(tmp_path)

@@ -396,6 +396,16 @@ def test_a_grid_is_trained_or_refused(values):
             calls(bae_lens.train_grid, options, say=lambda line: None)
 
 
+@given(st.integers(-3, 8))
+def test_one_process_is_one_team_or_refused(teams):
+    def join():
+        with bae_lens.distributed(feature_parallel=teams) as parallel:
+            return parallel
+
+    parallel = calls(join)
+    assert (parallel is not None) == (teams == 1)
+
+
 FUZZED = {
     "BAE BAEConfig": "test_a_bae_of_any_configuration_encodes_or_is_refused",
     "TrainingBAE TrainingBAEConfig": "test_a_training_configuration_is_taken_or_refused",
@@ -403,6 +413,7 @@ FUZZED = {
     "Schedule": "test_a_schedule_is_refused_or_a_factor_from_0_to_1_at_every_step",
     "Recipe recipes": "test_a_recipe_is_made_or_refused",
     "train_together": "test_baes_are_trained_together_and_each_that_cannot_be_says_why",
+    "distributed": "test_one_process_is_one_team_or_refused",
     "train_grid GridOptions": "test_a_grid_is_trained_or_refused",
     "train": "test_training_gives_a_finite_bae_or_says_why_not",
     "save_activations": "test_activations_are_saved_and_read_back_or_refused",

@@ -71,9 +71,9 @@ def make_sae():
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """The Chromium that is installed."""
+    """The Chromium that is installed, for one file's tests: while Playwright's event loop runs, asyncio.run is refused."""
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if executable is None:
         pytest.skip(f"no Chromium: none of {', '.join(CHROMIUM)} is installed (tests/SKIPPED.md)")

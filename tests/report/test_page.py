@@ -165,19 +165,19 @@ def test_the_table_fills_the_screen_at_every_width(visit, width, query):
 def test_a_feature_is_opened_followed_and_left_by_links_keys_and_the_back_button(visit):
     page = visit("features")
     page.click("tbody tr[aria-rowindex='5'] a")
-    assert text(page, "h1") == "Feature 3"
+    page.get_by_role("heading", name="Feature 3", exact=True, level=1).wait_for()
     assert page.evaluate("() => document.activeElement.tagName") == "H1"
     partner = page.locator(".features-list a").first
     number = partner.locator(".number").inner_text().lstrip("#")
     partner.click()
-    assert text(page, "h1") == f"Feature {number}"
+    page.get_by_role("heading", name=f"Feature {number}", exact=True, level=1).wait_for()
     assert page.url.endswith(f"#feature/{number}")
     page.go_back()
-    assert text(page, "h1") == "Feature 3"
+    page.get_by_role("heading", name="Feature 3", exact=True, level=1).wait_for()
     page.keyboard.press("ArrowRight")
-    assert text(page, "h1") == "Feature 4"
+    page.get_by_role("heading", name="Feature 4", exact=True, level=1).wait_for()
     page.keyboard.press("k")
-    assert text(page, "h1") == "Feature 3"
+    page.get_by_role("heading", name="Feature 3", exact=True, level=1).wait_for()
     page.keyboard.press("Escape")
     page.wait_for_selector("table.features")
     page.keyboard.press("/")

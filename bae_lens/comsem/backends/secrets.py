@@ -49,7 +49,7 @@ def spellings(key: str) -> list[str]:
     """How a key may be written in a text, the longest first; none of no key.
 
     >>> spellings('a"b')
-    ['a%22b', 'a\\\\"b', 'YSJi', 'a"b']
+    ['a%22b', 'YSJi', 'a\\\\"b', 'a"b']
     """
     coded = base64.b64encode(key.encode()).decode()
     written = {key, json.dumps(key)[1:-1], repr(key)[1:-1], quote(key, safe=""), coded, coded.rstrip("=")} if key else set()
