@@ -70,8 +70,9 @@ def train_grid(options: GridOptions, say: Say = print) -> Grid:
         KeyboardInterrupt: After Ctrl-C or SIGTERM: what is done is kept, trainings under way are saved.
 
     Examples:
+        >>> from pathlib import Path
         >>> import bae_lens
-        >>> options = bae_lens.GridOptions(activations="acts/", out="runs/grid", positions=[1, 2], seeds=[0, 1, 2])
+        >>> options = bae_lens.GridOptions(activations=Path("acts"), out=Path("runs/grid"), positions=[1, 2], seeds=[0, 1, 2])
         >>> bae_lens.train_grid(options)
         Traceback (most recent call last):
         FileNotFoundError: ...

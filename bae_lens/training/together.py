@@ -106,8 +106,8 @@ def train_together(trainings: Sequence[Training], *, always: bool = False, progr
         >>> vectors = [torch.randn(600, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
         >>> recipe = bae_lens.recipes.recommended(8, steps=5)
         >>> found = bae_lens.train_together([Training(x, recipe) for x in vectors], progress=False)
-        >>> [len(one.history) for one in found]
-        [1, 1]
+        >>> [one.bae.cfg.d_sae for one in found]
+        [32, 32]
     """
     groups: list[tuple[Any, list[int]]] = []
     for number, training in enumerate(trainings):

@@ -224,11 +224,13 @@ def test_records_of_an_unfinished_harvest_are_checked_as_a_manifest_is(copied, n
     (copied / "manifest.json").write_text(json.dumps(manifest | {"finished": False, "shards": []}))
     shutil.copy(copied / "shard-000-00000" / f"{HOOKS[0]}.safetensors", copied.parent / "outside.safetensors")
     file = copied / "shard-000-00000" / "shard.json"
-    record = json.loads(file.read_text())
+    good = file.read_text()
+    record = json.loads(good)
     (record["files"][HOOKS[0]] if of == "files" else record["places"])["file"] = name
     file.write_text(json.dumps(record))
     with pytest.raises(ValueError, match="names a file outside"):
         ActivationDataset(copied, HOOKS[0], unfinished=True)
+    record = json.loads(good)
     del record["files"][HOOKS[0]]
     file.write_text(json.dumps(record))
     with pytest.raises(ValueError, match="shard 0 has other hook points"):
