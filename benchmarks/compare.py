@@ -26,12 +26,12 @@ from bae_lens.compare.table import line_as_json
 
 EVERY = [
     "topk", "standard", "pca", "bae_nested", "bae", "batchtopk", "jumprelu", "gated", "matryoshka", "topk_paper", "relu_paper",
-    "gated_relu_paper", "bae_bits", "bae_paper",
+    "gated_relu_paper", "bae_paper",
 ]  # fmt: skip
-WIDE = ["topk", "standard", "pca", "bae", "batchtopk", "jumprelu", "bae_nested"]
+WIDE = ["topk", "standard", "pca", "bae", "batchtopk", "bae_nested"]
 SIZES: dict[float, dict[str, Any]] = {
     4.0: {"methods": EVERY, "steps": 900, "tries": 3, "seeds": 2, "counted": 50_000, "tried": 4096},
-    16.0: {"methods": WIDE, "steps": 500, "tries": 3, "seeds": 1, "counted": 20_000, "tried": 2048},
+    16.0: {"methods": WIDE, "steps": 700, "tries": 3, "seeds": 1, "counted": 20_000, "tried": 2048},
 }
 TOKENS = {"train": 200_000, "held_out": 20_000}
 FACTS: dict[str, dict[float, tuple[float | None, ...]]] = {
