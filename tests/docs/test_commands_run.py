@@ -44,7 +44,7 @@ def test_they_run_one_after_the_other_and_leave_what_they_say(tmp_path, monkeypa
         Path(name).write_text(text)
     llama = str(demo_model_dir())
     places = {"MODEL_DIR": llama, "story-llama/": llama, "TEXT_FILE": "stories.txt"}
-    places |= {"runs/l5": "runs/l1", "runs/demo/bae": "runs/l1"}
+    places |= {"runs/l5": "runs/l1", "runs/demo/bae": "runs/l1", "runs/rd/bae": "runs/l1"}
     for step, (page, name, small) in enumerate(SHOWN):
         words = [places.get(word, word) for word in shown(page, name)[1:]]
         if name == "harvest" and step:
