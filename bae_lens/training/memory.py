@@ -38,7 +38,7 @@ SAMPLES = 3
 """Of the vectors of a start from data."""
 PASS, PASS_OF_LEVELS = 4, 7.25
 """Of as many codes as are made at a time where all vectors are encoded: of one bit a feature, of several."""
-KEPT, UNTRIMMED = 0.2, 2**26
+KEPT, UNTRIMMED = 0.17, 2**26
 """What glibc's allocator keeps of freed blocks: a share of all, in pieces that do not fit again, and bytes at the end of its
 heap. Fitted to the peaks of six sizes (with MALLOC_MMAP_THRESHOLD_=1048576 in the environment it kept 2 %, in slower steps)."""
 LOWER = "lower the expansion, bits_per_feature or batch_size"

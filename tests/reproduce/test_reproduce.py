@@ -139,12 +139,10 @@ def test_a_plan_names_only_the_stages_that_were_asked_for(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_the_tiny_size_comes_to_its_end_and_holds_what_it_held_for_us(tmp_path):
+def test_the_tiny_sizes_synthetic_claims_hold_as_they_did_for_us(tmp_path):
+    """All stages of it take some 35 minutes of one core; each runs in the fast tests, on less."""
     out = tmp_path / "reproduce"
-    assert main(["reproduce", "--size", "tiny", "--out", str(out)]) == 0
+    assert main(["reproduce", "--size", "tiny", "--stages", "synthetic,two-tokens", "--out", str(out)]) == 0
     outcomes = {claim["id"]: claim["outcome"] for claim in json.loads((out / "claims.json").read_text())["claims"]}
     assert outcomes["entropy_is_r"] == "held"
     assert outcomes["entropy_loss_is_needed"] == "held"
-    listed = json.loads((out / "figures" / "figures.json").read_text())["figures"]
-    assert {one["label"] for one in listed if one["reason"]} <= {"Fig. 42", "Fig. 43"}
