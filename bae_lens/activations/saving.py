@@ -30,9 +30,12 @@ def save_activations(
         shard_vectors: Vectors a file.
 
     Raises:
+        TypeError: If metadata are no dictionary.
         ValueError: If there are none, their widths differ, or they are not finite; if a shard has no vector.
         FileExistsError, PermissionError: If the directory holds something, or cannot be written.
     """
+    if not isinstance(metadata, dict | None):
+        raise TypeError(f"metadata must be a dictionary, got {type(metadata).__name__}")
     if isinstance(shard_vectors, bool) or not isinstance(shard_vectors, int) or shard_vectors < 1:
         raise ValueError(f"shard_vectors must be a whole number of at least 1, got {shard_vectors!r}")
     with new_directory(path) as directory:

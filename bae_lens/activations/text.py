@@ -119,7 +119,7 @@ def split_documents(documents: list[str], held_out: float = 0.15, seed: int = 0)
             f"{len(documents)} document cannot be split into training and held-out text: "
             "give one document a line, or a file of its own for each"
         )
-    if not math.isfinite(held_out):
+    if not 0 <= held_out <= 1:
         raise ValueError(f"the share that is held out must be a number from 0 to 1, got {held_out}")
     order = torch.randperm(len(documents), generator=seeded(seed)).tolist()
     n_held_out = min(max(1, round(held_out * len(documents))), len(documents) - 1)

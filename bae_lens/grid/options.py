@@ -69,8 +69,8 @@ class GridOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if not self.memory > 0:
-            raise ValueError(f"memory must be positive, got {self.memory}")
+        if not 0 < self.memory < 2**30:
+            raise ValueError(f"memory must be a positive number of GiB, got {self.memory}")
 
     def recipe_of(self, d_in: int, seed: int, chosen: dict[str, Any]) -> Recipe:
         """The recipe of one BAE.

@@ -124,6 +124,8 @@ def inspect(model: Any, sae: SAE[Any], prompt: str | Tensor, *, k: int = 5, hook
     if spliced_at(find_hook_point(model, hook_name)) is not None:
         raise ValueError(f"an SAE is attached at {hook_name}: inspect would read its reconstruction; leave that block first")
     tokens = model.to_tokens(prompt) if isinstance(prompt, str) else torch.atleast_2d(prompt)
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < model.cfg.d_vocab:
+        raise ValueError(f"tokens of the prompt are from 0 to {model.cfg.d_vocab - 1}, got {tokens.min()} to {tokens.max()}")
     if tokens.shape[0] != 1 or tokens.shape[1] == 0:
         raise ValueError(f"one prompt at a time: got tokens of shape {tuple(tokens.shape)}")
     residual = activations_at(model, tokens, hook_name)

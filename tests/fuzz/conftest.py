@@ -1,4 +1,5 @@
-"""Few examples by default and the same ones every time; many, and new ones, with BAE_LENS_FUZZ=full (`make test-all`)."""
+"""Few examples by default and the same ones every time; many with BAE_LENS_FUZZ=full (`make test-all`), and new ones where
+BAE_LENS_FUZZ_EXAMPLES says how many."""
 
 import os
 
@@ -9,7 +10,7 @@ settings.register_profile("few", max_examples=12, derandomize=True, **UNHURRIED)
 settings.register_profile(
     "full",
     max_examples=int(os.environ.get("BAE_LENS_FUZZ_EXAMPLES", "100")),
-    derandomize=bool(os.environ.get("CI")),
+    derandomize="BAE_LENS_FUZZ_EXAMPLES" not in os.environ,
     **UNHURRIED,
 )
 settings.load_profile(os.environ.get("BAE_LENS_FUZZ", "few"))

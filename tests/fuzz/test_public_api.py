@@ -321,7 +321,11 @@ def test_features_are_steered_or_refused_and_nothing_stays_hooked(llama, edits, 
         with bae_lens.steer(model, bae, edits, positions=positions):
             model("Return the number of items")
 
-    calls(steered)
+    try:
+        calls(steered)
+    except RuntimeError as error:
+        if "the steering changed nothing" not in str(error):  # which `steer` documents
+            raise
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
     calls(bae_lens.inspect, model, bae, prompt, k=3)
 
