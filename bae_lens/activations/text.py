@@ -1,7 +1,6 @@
 """Text: documents from files, cut into windows of tokens that begin with BOS."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -9,7 +9,7 @@ UNHURRIED = {"deadline": None, "database": None, "suppress_health_check": list(H
 settings.register_profile("few", max_examples=12, derandomize=True, **UNHURRIED)
 settings.register_profile(
     "full",
-    max_examples=int(os.environ.get("BAE_LENS_FUZZ_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("BAE_LENS_FUZZ_EXAMPLES", "25")),
     derandomize="BAE_LENS_FUZZ_EXAMPLES" not in os.environ,
     **UNHURRIED,
 )
