@@ -121,7 +121,7 @@ def weak_table(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     found: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     for _ in range(args.rounds):
         for world, rounds in found.items():
-            rounds.append(together(world, time_steps, args.steps)[0])
+            rounds.append(together(world, time_steps, (args.steps or 60))[0])
     alone, both = (statistics.median(round["step"] for round in found[world]) for world in (1, 2))
     busy, busy_both = (statistics.median(round["busy"] for round in found[world]) for world in (1, 2))
     messages = statistics.median(round["messages"] for round in found[2])

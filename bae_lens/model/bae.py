@@ -41,7 +41,12 @@ class BinaryCode(HiddenUnits):
     at_zero: Tensor
 
     def __init__(self, cfg: Any, use_error_term: bool = False):
-        super().__init__(copy.deepcopy(cfg), use_error_term)  # a BAE writes to its own, such as prior_samples
+        try:
+            super().__init__(copy.deepcopy(cfg), use_error_term)  # a BAE writes to its own, such as prior_samples
+        except RuntimeError as error:
+            if "allocate" not in str(error):
+                raise
+            raise MemoryError(f"no memory for a BAE of d_in={cfg.d_in}, d_sae={cfg.d_sae}: {error}") from error
 
     @property
     def d_bits(self) -> int:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from sae_lens import SAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from typing_extensions import override
@@ -97,6 +98,10 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError('codes of several bits a feature are refined only where they are nested: code="nested"')
     if cfg.refine_weight and cfg.normalize_activations != "none":
         raise ValueError(f"refining needs the vectors themselves, not normalize_activations={cfg.normalize_activations!r}")
+    try:
+        torch.device(cfg.device)
+    except RuntimeError as error:
+        raise ValueError(f"no such device: {cfg.device!r}; give cpu, cuda or cuda:NUMBER") from error
     if cfg.d_in < 1 or cfg.d_sae < 1:
         raise ValueError(f"d_in and d_sae must be positive, got {cfg.d_in} and {cfg.d_sae}")
     if not (math.isfinite(cfg.surrogate_width) and cfg.surrogate_width > 0):

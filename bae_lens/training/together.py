@@ -71,7 +71,7 @@ def kind_of(recipe: Recipe) -> dict[str, Any] | None:
 def pays(recipe: Recipe) -> bool:
     """Whether BAEs of a recipe are trained faster together: on a GPU, and on a CPU where a step is small.
 
-    A rule, so that it is the same one whenever a run goes on (`benchmarks/scale_grid.py` measures it).
+    A rule, so that it is the same one whenever a run goes on (`benchmarks/scale.py` measures it).
     """
     if kind_of(recipe) is None:
         return False

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from embedded import HOOK
 
 import bae_lens
 from bae_lens.activations.epochs import epoch
@@ -89,3 +90,36 @@ def test_a_checkpoint_whose_state_was_altered_is_named(altered, good_files, tmp_
         state.write_text(json.dumps(json.loads(state.read_text()) | altered))
     with pytest.raises(ValueError, match=r"step-\d+: state.json was altered"):
         reader.read(tmp_path)
+
+
+def test_an_unknown_device_is_refused_where_a_bae_is_configured():
+    """It was a RuntimeError of torch, when the BAE was made."""
+    with pytest.raises(ValueError, match="no such device: 'x'"):
+        bae_lens.BAEConfig(d_in=4, d_sae=8, device="x")
+
+
+def test_weights_that_no_memory_holds_are_a_memory_error():
+    """It was a RuntimeError of torch's allocator."""
+    with pytest.raises(MemoryError, match="no memory for a BAE of d_in=4, d_sae=8"):
+        bae_lens.BAE(
+            bae_lens.BAEConfig(d_in=4, d_sae=8, bits_per_feature=4, code="nested", refine_weight=0.1, encoder_hidden=2**40)
+        )
+
+
+def test_a_share_far_over_one_is_refused():
+    """It was an OverflowError."""
+    with pytest.raises(ValueError, match="a number from 0 to 1, got 1e"):
+        bae_lens.split_documents(["a", "b"], held_out=1e308)
+
+
+def test_a_token_below_zero_is_refused_where_a_prompt_is_inspected(model, make_bae):
+    """It was an OverflowError of the tokenizer."""
+    with pytest.raises(ValueError, match="tokens of the prompt are from 0 to"):
+        bae_lens.inspect(model, make_bae(), torch.tensor([[1, -1]]), hook_name=HOOK)
+
+
+def test_metadata_that_are_no_dictionary_leave_no_directory(tmp_path):
+    """The directory stayed behind, and could not be read."""
+    with pytest.raises(TypeError, match=r"metadata must be a dictionary|Type-check|type"):
+        bae_lens.save_activations(tmp_path / "acts", [torch.ones(4, 2)], metadata=True)
+    assert not (tmp_path / "acts").exists()
