@@ -160,7 +160,7 @@ def test_ctrl_c_saves_the_cells_under_way_and_the_same_goes_on_to_the_same_bits(
         ({"changes": {"batch_size": 512}}, "vectors to train on, fewer than a batch of 512"),
         ({"processes": 0}, "processes must be at least 1"),
         ({"together": 0}, "together must be at least 1"),
-        ({"memory": 0.0}, "memory must be positive"),
+        ({"memory": 0.0}, "memory must be a positive number of GiB"),
         ({"held_out": 1.0}, "held out must be over 0"),
     ],
 )
