@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from bae_lens.objective.covariance import BLOCK_ENTRIES, Product, covariance_loss, fastest_product
 from bae_lens.objective.ranks import ALONE, Ranks, total
+from bae_lens.objective.shared_memory import Board
 
 GATHER = 0x0102040810204080
 """Times eight bytes that are 0 or 1, read as one number: its highest byte has a bit for each of them."""
@@ -46,13 +47,18 @@ class _GlobalCovariance(torch.autograd.Function):
         live = ((ones > 0) & (ones < n)).nonzero().squeeze(1)
         codes = bits if len(live) == len(ones) else bits.index_select(1, live)
         value, signed = signed_sums(codes, ones[live], n, ranks)
-        centre = total(signed.sum(1, dtype=torch.float64), ranks.data) / n
+        summed = torch.cat([value.double().view(1), signed.sum(1, dtype=torch.float64)])
+        work: Any = None if ranks.data is None else dist.all_reduce(summed, group=ranks.data, async_op=True)
         gradient = torch.empty_like(codes)
-        for turned, part, middle in zip(gradient.split(1024, 1), signed.split(1024), centre.split(1024), strict=True):
-            turned.copy_(part.T).sub_(middle.to(bits.dtype))
+        for turned, part in zip(gradient.split(1024, 1), signed.split(1024), strict=True):
+            turned.copy_(part.T)
+        if work is not None:
+            work.wait()
+        gradient.sub_((summed[1:] / n).to(bits.dtype))
+        value = total(summed[0], ranks.features)
         ctx.save_for_backward(gradient.mul_(2 / (n - 1)), live)
         ctx.shape = bits.shape
-        return (value.double() / (n * (n - 1))).to(bits.dtype)
+        return (value / (n * (n - 1))).to(bits.dtype)
 
     @staticmethod
     @once_differentiable
@@ -75,7 +81,7 @@ class Block(NamedTuple):
 def signed_sums(
     codes: Float[Tensor, "local live"], ones: Float[Tensor, " live"], n: int, ranks: Ranks
 ) -> tuple[Int[Tensor, ""], Shaped[Tensor, "live local"]]:
-    """Sum of abs(n N_ij - s_i s_j) over all i != j, and U of this process's vectors and bits, transposed."""
+    """This process's part of the sum of abs(n N_ij - s_i s_j) over i != j; U of its vectors and bits, transposed."""
     product = fastest_product(codes.device.type)
     own = codes.to(product.operand).T.contiguous()
     block = Block(_gathered(pack(own), ranks.data), ones)
@@ -84,7 +90,7 @@ def signed_sums(
     value = _within(everywhere, own, ones, n, signed, product, ranks)
     for other in travelling(block, ranks.features):
         value += _between(everywhere, other, ones, n, signed, product, ranks)
-    return total(total(value, ranks.data), ranks.features), signed
+    return value, signed
 
 
 def _within(
@@ -104,7 +110,7 @@ def _within(
         return scaled.sign_().to(torch.int8)
 
     blocks = [(start, min(start + _rows(m), m), m - start) for start in range(0, m, _rows(m))]
-    for (start, stop, _), found in shared(blocks, signs, ranks.data, own.device):
+    for (start, stop, _), found in shared(blocks, signs, ranks.board, own.device):
         sign = found.to(product.operand)
         product.add(signed[start:stop], sign, own[start:])
         if stop < m:
@@ -133,49 +139,43 @@ def _between(
     width = len(whole)
     rows = _rows(max(width, 1))
     blocks = [(start, min(start + rows, m), width) for start in range(0, m if width else 0, rows)]
-    for (start, stop, _), found in shared(blocks, signs, ranks.data, ones.device):
+    for (start, stop, _), found in shared(blocks, signs, ranks.board, ones.device):
         product.add(signed[start:stop], found.to(product.operand), local_others)
     return value
 
 
 def shared(
-    blocks: list[tuple[int, int, int]], compute: Callable[[int, int], Tensor], group: Any, device: torch.device
+    blocks: list[tuple[int, int, int]], compute: Callable[[int, int], Tensor], board: Board | None, device: torch.device
 ) -> Iterator[tuple[tuple[int, int, int], Int[Tensor, "rows columns"]]]:
-    """Every block (first row, end, columns) with its signs; the processes of a group have computed a block each, in turns.
+    """Every block (first row, end, columns) with its signs; the processes at a board have computed a block each, in turns.
 
     The next blocks are computed while the ones before are on their way.
     """
-    if group is None:
+    if board is None:
         for block in blocks:
             yield block, compute(*block[:2])
         return
-    size, rank = dist.get_world_size(group), dist.get_rank(group)
-    waiting = None
-    for number, begin in enumerate(range(0, len(blocks), size)):
-        turn = blocks[begin : begin + size]
-        order = list(range(size)) if number % 2 == 0 else list(range(size - 1, -1, -1))  # blocks become shorter
+    nothing = torch.empty(0, dtype=torch.int8, device=device)
+    waiting: tuple[list[tuple[int, int, int]], Callable[[], list[Tensor]]] | None = None
+    for number, begin in enumerate(range(0, len(blocks), board.world)):
+        turn = blocks[begin : begin + board.world]
         entries = max((stop - start) * columns for start, stop, columns in turn)
-        mine = torch.zeros(entries, dtype=torch.int8, device=device)
-        if order[rank] < len(turn):
-            found = compute(*turn[order[rank]][:2]).reshape(-1)
-            mine[: len(found)] = found
-        received = [torch.empty_like(mine) for _ in range(size)]
-        work = dist.all_gather(received, mine, group=group, async_op=True)
+        if number % 2:
+            turn.reverse()  # blocks become shorter
+        mine = compute(*turn[board.rank][:2]).view(-1) if board.rank < len(turn) else nothing
+        arrived = board.put_up(mine, entries)
         if waiting is not None:
             yield from _arrived(*waiting)
-        waiting = (work, turn, order, received)
+        waiting = turn, arrived
     if waiting is not None:
         yield from _arrived(*waiting)
 
 
 def _arrived(
-    work: Any, turn: list[tuple[int, int, int]], order: list[int], received: list[Tensor]
+    turn: list[tuple[int, int, int]], arrived: Callable[[], list[Tensor]]
 ) -> Iterator[tuple[tuple[int, int, int], Tensor]]:
-    work.wait()
-    for at, values in zip(order, received, strict=True):
-        if at < len(turn):
-            start, stop, columns = turn[at]
-            yield turn[at], values[: (stop - start) * columns].view(stop - start, columns)
+    for (start, stop, columns), values in zip(turn, arrived(), strict=False):  # the last turn may not have a block for all
+        yield (start, stop, columns), values[: (stop - start) * columns].view(stop - start, columns)
 
 
 def travelling(block: Block, group: Any) -> Iterator[Block]:

@@ -13,6 +13,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bae_lens.objective.shared_memory import Board
+
 
 class Ranks(NamedTuple):
     """The processes beside this one."""
@@ -21,6 +23,13 @@ class Ranks(NamedTuple):
     """Process group of those that hold other vectors of the minibatch, and the same features; None where there are none."""
     features: Any = None
     """Process group of those that hold other features, and the same vectors; None where there are none."""
+    board: Board | None = None
+    """Where those of `data` put up what they tell each other."""
+
+    @classmethod
+    def of(cls, data: Any, features: Any) -> "Ranks":
+        """From the two process groups."""
+        return cls(data, features, None if data is None else Board(data))
 
     @property
     def data_size(self) -> int:

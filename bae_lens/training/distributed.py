@@ -150,7 +150,7 @@ def distributed(*, feature_parallel: int = 1, device: str = "cpu", backend: str 
     with failing_together(rank):
         mesh = init_device_mesh(kind.type, (world // feature_parallel, feature_parallel), mesh_dim_names=("data", "features"))
         groups = (mesh.get_group(name) if mesh.size(number) > 1 else None for number, name in enumerate(("data", "features")))
-        yield Parallel(Ranks(*groups), rank, world, device)
+        yield Parallel(Ranks.of(*groups), rank, world, device)
     dist.destroy_process_group()
 
 
