@@ -36,15 +36,23 @@ WIDE = (1024, 16384)
 def together(
     world: int, work: Callable[..., dict[str, Any]], *arguments: Any, feature_parallel: int = 1
 ) -> list[dict[str, Any]]:
-    """What a function gives back in each of so many processes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bae_lens", "step"])
+    """What a function gives back in each of so many processes that work on one BAE."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    return _answers([(rank, world, port, feature_parallel, work, arguments) for rank in range(world)])
+
+
+def side_by_side(count: int, work: Callable[..., dict[str, Any]], *arguments: Any) -> list[dict[str, Any]]:
+    """The same of so many processes that know nothing of each other."""
+    return _answers([(0, 1, 0, 1, work, arguments)] * count)
+
+
+def _answers(starts: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bae_lens", "step"])
     answers = context.Queue()
-    starts = [(answers, rank, world, port, feature_parallel, work, arguments) for rank in range(world)]
-    processes = [context.Process(target=_work, args=start) for start in starts]
+    processes = [context.Process(target=_work, args=(answers, *start)) for start in starts]
     for process in processes:
         process.start()
     found = [answers.get(timeout=900) for _ in processes]
@@ -118,33 +126,30 @@ def time_messages(run: Run, live: float, steps: int) -> float:
 
 
 def weak_table(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    found: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    """One process, two that each train a BAE of their own (what the machine allows), and two that train one."""
+    steps = args.steps or 60
+    kinds = {
+        "one": lambda: together(1, time_steps, steps),
+        "two, a BAE each": lambda: side_by_side(2, time_steps, steps),
+        "two, one BAE": lambda: together(2, time_steps, steps),
+    }
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
     for _ in range(args.rounds):
-        for world, rounds in found.items():
-            rounds.append(together(world, time_steps, (args.steps or 60))[0])
-    alone, both = (statistics.median(round["step"] for round in found[world]) for world in (1, 2))
-    busy, busy_both = (statistics.median(round["busy"] for round in found[world]) for world in (1, 2))
-    messages = statistics.median(round["messages"] for round in found[2])
-    yield {
-        "processes": 1,
-        "vectors a step": A_RANK,
-        "live": found[1][-1]["live"],
-        "ms a step": 1e3 * alone,
-        "of the processor, ms": 1e3 * busy,
-        "messages alone, ms": 0.0,
-        "efficiency": 1.0,
-        "at gloo's floor": 1.0,
-    }
-    yield {
-        "processes": 2,
-        "vectors a step": 2 * A_RANK,
-        "live": found[2][-1]["live"],
-        "ms a step": 1e3 * both,
-        "of the processor, ms": 1e3 * busy_both,
-        "messages alone, ms": 1e3 * messages,
-        "efficiency": alone / both,
-        "at gloo's floor": alone / (alone + messages),
-    }
+        for name, run in kinds.items():
+            found[name] += run()
+    alone = statistics.median(answer["step"] for answer in found["one"])
+    for name, answers in found.items():
+        step, busy, messages = (1e3 * statistics.median(a[key] for a in answers) for key in ("step", "busy", "messages"))
+        yield {
+            "processes": name,
+            "vectors a step": A_RANK * (2 if name == "two, one BAE" else 1),
+            "live": answers[-1]["live"],
+            "ms a step": step,
+            "of the processor, ms": busy,
+            "efficiency": 1e3 * alone / step,
+            "gloo's messages alone, ms": messages,
+            "at gloo's floor": alone / (alone + messages / 1e3),
+        }
 
 
 # -------------------------------------------------------------------------------------------------------------- memory

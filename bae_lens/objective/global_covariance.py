@@ -47,15 +47,11 @@ class _GlobalCovariance(torch.autograd.Function):
         live = ((ones > 0) & (ones < n)).nonzero().squeeze(1)
         codes = bits if len(live) == len(ones) else bits.index_select(1, live)
         value, signed = signed_sums(codes, ones[live], n, ranks)
-        summed = torch.cat([value.double().view(1), signed.sum(1, dtype=torch.float64)])
-        work: Any = None if ranks.data is None else dist.all_reduce(summed, group=ranks.data, async_op=True)
+        summed = ranks.batch_sum(torch.cat([value.double().view(1), signed.sum(1, dtype=torch.float64)]))
+        value, centre = total(summed[0], ranks.features), summed[1:] / n
         gradient = torch.empty_like(codes)
-        for turned, part in zip(gradient.split(1024, 1), signed.split(1024), strict=True):
-            turned.copy_(part.T)
-        if work is not None:
-            work.wait()
-        gradient.sub_((summed[1:] / n).to(bits.dtype))
-        value = total(summed[0], ranks.features)
+        for turned, part, middle in zip(gradient.split(1024, 1), signed.split(1024), centre.split(1024), strict=True):
+            turned.copy_(part.T).sub_(middle.to(bits.dtype))
         ctx.save_for_backward(gradient.mul_(2 / (n - 1)), live)
         ctx.shape = bits.shape
         return (value / (n * (n - 1))).to(bits.dtype)
@@ -84,7 +80,7 @@ def signed_sums(
     """This process's part of the sum of abs(n N_ij - s_i s_j) over i != j; U of its vectors and bits, transposed."""
     product = fastest_product(codes.device.type)
     own = codes.to(product.operand).T.contiguous()
-    block = Block(_gathered(pack(own), ranks.data), ones)
+    block = Block(_gathered(pack(own), ranks.board), ones)
     everywhere = _unpack(block.packed, product.operand) if ranks.data_size > 1 else own
     signed = own.new_zeros(own.shape, dtype=product.result)
     value = _within(everywhere, own, ones, n, signed, product, ranks)
@@ -211,13 +207,9 @@ def _unpack(packed: UInt8[Tensor, "live bytes"], dtype: torch.dtype) -> Shaped[T
     return bits.view(len(packed), 8 * packed.shape[1]).to(dtype)
 
 
-def _gathered(packed: UInt8[Tensor, "live bytes"], group: Any) -> UInt8[Tensor, "live all"]:
+def _gathered(packed: UInt8[Tensor, "live bytes"], board: Board | None) -> UInt8[Tensor, "live all"]:
     """The bytes of all processes that share vectors, side by side in their order."""
-    if group is None:
-        return packed
-    parts = [torch.empty_like(packed) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, packed, group=group)
-    return torch.cat(parts, 1)
+    return packed if board is None else torch.cat(board.gather(packed), 1)
 
 
 def _scaled_covariance(a: Tensor, b: Tensor, ones_a: Tensor, ones_b: Tensor, n: int, product: Product) -> Tensor:

@@ -53,13 +53,11 @@ class Ranks(NamedTuple):
 
     def batch_mean(self, x: Float[Tensor, "local ..."]) -> Float[Tensor, "..."]:
         """Mean over the vectors of the global minibatch; whole numbers in fp32 stay exact up to 2^24."""
-        if self.data is None:
-            return x.mean(0)
-        return _mean_over(x, self.data)
+        return x.mean(0) if self.board is None else _mean_over(x, self.board)
 
     def batch_sum(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """A sum over vectors, of what each process has summed over its own; it has no gradient."""
-        return total(x, self.data)
+        return x if self.board is None else self.board.total(x.detach())
 
     def feature_sum(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """A sum over features, of what each process has summed over its own; the gradient is that of its own part."""
@@ -83,20 +81,20 @@ def total(x: Shaped[Tensor, "..."], group: Any) -> Shaped[Tensor, "..."]:
     return summed
 
 
-def _mean_over(x: Tensor, group: Any) -> Tensor:
-    mean = _BatchMean.apply(x, group)
+def _mean_over(x: Tensor, board: Board) -> Tensor:
+    mean = _BatchMean.apply(x, board)
     assert isinstance(mean, Tensor)
     return mean
 
 
 class _BatchMean(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, group: Any) -> Tensor:
-        return total(x.sum(0), group) / (len(x) * dist.get_world_size(group))
+    def forward(x: Tensor, board: Board) -> Tensor:
+        return board.total(x.sum(0)) / (len(x) * board.world)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Any], output: Tensor) -> None:  # noqa: ARG004
-        ctx.rows, ctx.n = len(inputs[0]), len(inputs[0]) * dist.get_world_size(inputs[1])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Board], output: Tensor) -> None:  # noqa: ARG004
+        ctx.rows, ctx.n = len(inputs[0]), len(inputs[0]) * inputs[1].world
 
     @staticmethod
     @once_differentiable

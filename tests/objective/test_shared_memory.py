@@ -1,5 +1,8 @@
 """Sums in memory that processes share, and messages where they share none."""
 
+import os
+import platform
+import signal
 import time
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from training.processes import together
 
 from bae_lens.objective import shared_memory
 from bae_lens.objective.shared_memory import Board, SharedSum, common_memory
+from bae_lens.training.failures import is_lost
 from bae_lens.training.gradients import GradientSum
 
 SHAPES = ((3, 50), (1,), (7,), (0,), (64, 33))
@@ -74,7 +78,7 @@ def no_room(parallel, directory):
     group = parallel.ranks.data
     assert common_memory(2**62, torch.uint8, group) is None  # more than any machine has
     assert SharedSum.of([torch.zeros(3), torch.zeros(3, dtype=torch.float64)], group) is None
-    memory = common_memory(8, torch.int32, group)
+    memory, _ = common_memory(8, torch.int32, group)
     if parallel.rank == 1:
         memory[3] = 7
     dist.barrier(group)
@@ -106,6 +110,54 @@ def boards(parallel):
         assert board.has_memory == (directory != Path("/nowhere"))
 
 
+def totals(parallel):
+    """Of every type that is summed, the same to the last bit in all processes."""
+    for directory in (shared_memory.DIRECTORY, Path("/nowhere")):
+        shared_memory.DIRECTORY = directory
+        board = Board(parallel.ranks.data)
+        for turn, dtype in enumerate((torch.float32, torch.float64, torch.int64, torch.uint8)):
+            for shape in ((), (0,), (5,), (4, 1001)):
+                parts = [numbers(rank, turn, shape).mul(40).abs().to(dtype) for rank in range(parallel.world)]
+                found = board.total(parts[parallel.rank])
+                assert found.dtype == dtype
+                torch.testing.assert_close(found, sum(parts[1:], parts[0].clone()))
+                for have, expected in zip(board.gather(parts[parallel.rank]), parts, strict=True):
+                    assert torch.equal(have, expected)
+                of_all = [torch.empty_like(found) for _ in parts]
+                dist.all_gather(of_all, found, group=parallel.ranks.data)
+                assert all(torch.equal(one, found) for one in of_all)
+
+
+def test_totals_are_the_same_in_all_processes():
+    together(3, totals)
+
+
+def dies_or_stays_away(parallel, how):
+    board = Board(parallel.ranks.data)
+    board.gather(torch.zeros(3))
+    if parallel.rank == 1:
+        time.sleep(0.3)
+        if how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.all_reduce(torch.zeros(1))  # the other leaves before
+        return
+    shared_memory.PATIENCE = 600.0 if how == "dies" else 0.5
+    begun = time.monotonic()
+    with pytest.raises(dist.DistError, match=r"process 1 of 2 does not answer after \d s") as found:
+        board.gather(torch.zeros(3))
+    assert is_lost(found.value)
+    assert time.monotonic() - begun < 10
+    if how == "stays away":
+        dist.all_reduce(torch.zeros(1))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="counters are for processors that let no write overtake another")
+@pytest.mark.parametrize("how", ["dies", "stays away"])
+def test_who_dies_is_missed_at_once_and_who_stays_away_after_a_while(how, tmp_path):
+    statuses, said = together(2, dies_or_stays_away, how, directory=tmp_path)
+    assert statuses == ([0, -signal.SIGKILL] if how == "dies" else [0, 0]), said
+
+
 def said(rank, turn, length):
     """A process has fewer values than the length at times, or none."""
     have = length if (rank + turn) % 3 else length // 2
@@ -118,9 +170,9 @@ def test_what_is_put_up_comes_to_all_in_memory_and_by_messages(world):
 
 
 def test_a_file_of_another_size_or_none_is_not_opened(tmp_path):
-    assert shared_memory._opened(tmp_path / "none", 4, torch.float32) is None
+    assert shared_memory._opened(tmp_path / "none", 16) is None
     (tmp_path / "short").write_bytes(b"123")
-    assert shared_memory._opened(tmp_path / "short", 4, torch.float32) is None
+    assert shared_memory._opened(tmp_path / "short", 16) is None
     assert not (tmp_path / "none").exists()
     assert shared_memory._has_made(tmp_path / "made", 16)
     assert oct((tmp_path / "made").stat().st_mode)[-3:] == "600"
