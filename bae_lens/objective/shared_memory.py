@@ -188,9 +188,10 @@ class Meeting:
         begun = looked = time.monotonic()
         while int(self.counts.min()) < turn:
             now = time.monotonic()
-            time.sleep(0 if now - begun < EAGER else 1e-4)
+            waited = now - begun
+            time.sleep(0 if waited < EAGER else min(waited / 100, 0.01))
             if now - looked > 0.1:
-                self._look_for_lost(turn, now - begun)
+                self._look_for_lost(turn, waited)
                 looked = now
 
     def _look_for_lost(self, turn: int, waited: float) -> None:
