@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def check_output_directory(path: str | Path, *, replace: Collection[str] = ()) -> Path:
+def check_output_directory(path: str | Path, *, replace: Collection[str] = (), besides: Collection[str] = ()) -> Path:
     """Refuses an output directory before any work is done for it.
 
     Args:
         replace: Accept a directory that holds an earlier run, to be replaced later: nothing but files of these names.
+        besides: Names that do not count as something.
 
     Raises:
         FileExistsError: If it already holds something (another run), or is a file.
@@ -24,7 +25,7 @@ def check_output_directory(path: str | Path, *, replace: Collection[str] = ()) -
     path = Path(path).expanduser().absolute()
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose another directory")
-    foreign = sorted(p.name for p in path.iterdir() if p.name not in replace) if path.exists() else []
+    foreign = sorted({p.name for p in path.iterdir()} - {*replace, *besides}) if path.exists() else []
     if foreign and replace:
         raise FileExistsError(f"{path} holds more than an earlier run ({', '.join(foreign[:3])}): it will not be replaced")
     if foreign:

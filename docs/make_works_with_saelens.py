@@ -6,13 +6,15 @@ python docs/make_works_with_saelens.py > docs/works_with_saelens.md
 import ast
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent / "tests" / "integration" / "test_works_with_saelens.py"
+TESTS = Path(__file__).parent.parent / "tests" / "integration" / "works_with_saelens"
+ORDER = ("in_a_model", "files", "training", "activations", "torch")
+"""Of the files; a new one has to be put in its place."""
 
 HEAD = """\
 # Works with SAELens
 
-Each row is a test in `tests/integration/test_works_with_saelens.py`, run for one bit a feature and for three. This page is generated
-from it by `docs/make_works_with_saelens.py`.
+Each row is a test in `tests/integration/works_with_saelens/`, run for one bit a feature and for three. This page is generated
+from them by `docs/make_works_with_saelens.py`.
 
 | what | what is checked |
 | --- | --- |"""
@@ -37,10 +39,11 @@ TAIL = """
 def main() -> None:
     """Prints the page."""
     print(HEAD)
-    for node in ast.parse(TESTS.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and "documentation" not in node.name:
-            name = node.name.removeprefix("test_").replace("_", " ")
-            print(f"| {name} | {ast.get_docstring(node)} |")
+    names = {path.stem.removeprefix("test_saelens_") for path in TESTS.glob("test_saelens_*.py")} - {"page"}
+    for file in sorted(names, key=ORDER.index):
+        for node in ast.parse((TESTS / f"test_saelens_{file}.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                print(f"| {node.name.removeprefix('test_').replace('_', ' ')} | {ast.get_docstring(node)} |")
     print(TAIL, end="")
 
 

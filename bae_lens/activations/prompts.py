@@ -131,7 +131,7 @@ def draw_prompts(
         raise ValueError(f"shots must be 0 or more and count at least 1, got {shots} and {count}")
     if shots > len(task.demonstrations):
         raise ValueError(f"{shots} shots need as many demonstrations, {task.name} has {len(task.demonstrations)}")
-    query = _draw_queries(len(task.queries), count or len(task.queries), generator)
+    query = draw_queries(task, count, generator)
     shown = _draw_distinct(len(task.demonstrations), shots, len(query), generator)
     texts = [
         icl_prompt([task.demonstrations[i] for i in reversed(row)], task.queries[asked], template)
@@ -145,6 +145,14 @@ def draw_prompts(
             f"{min(lengths)}, the longest {max(lengths)}; take fewer shots, shorter texts or a model of a longer context"
         )
     return Prompts([texts[i] for i in fits], [query[i] for i in fits], len(texts) - len(fits))
+
+
+def draw_queries(task: Task, count: int | None, generator: torch.Generator) -> list[int]:
+    """The queries that `draw_prompts` asks, by their places: random passes over them, as many as it takes; by default one."""
+    known = len(task.queries)
+    count = known if count is None else count
+    passes = [torch.randperm(known, generator=generator) for _ in range(-(-count // known))]
+    return torch.cat(passes)[:count].tolist()
 
 
 class Cut(NamedTuple):
@@ -274,12 +282,6 @@ def _split(path: Path, examples: list[Example], seed: int) -> tuple[list[Example
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
     shown = min(max(1, round(DEMONSTRATION_SHARE * len(examples))), len(examples) - 1)
     return [examples[i] for i in order[:shown]], [examples[i] for i in order[shown:]]
-
-
-def _draw_queries(known: int, count: int, generator: torch.Generator) -> list[int]:
-    """Random passes over the queries, as many as it takes."""
-    passes = [torch.randperm(known, generator=generator) for _ in range(-(-count // known))]
-    return torch.cat(passes)[:count].tolist()
 
 
 def _draw_distinct(known: int, each: int, count: int, generator: torch.Generator) -> Tensor:

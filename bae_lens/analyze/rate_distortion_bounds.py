@@ -21,6 +21,11 @@ SMOOTHING = 0.5
 MOST_LEVELS = 2**16
 """A finer quantiser would have to learn the frequencies of more levels than there are vectors to count."""
 
+PCA_STEPS = (0.7, 0.9, 1.2, 1.6, 2.1, 2.8)
+"""Of the quantiser, over the root mean square of a dimension, weakest compression first: where PCA's curve is drawn."""
+GAUSSIAN_FVUS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)
+"""Where the bound is drawn."""
+
 
 class PrincipalAxes(NamedTuple):
     """Mean and covariance of a set of vectors, in float64."""

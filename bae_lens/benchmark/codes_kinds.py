@@ -1,9 +1,10 @@
-"""The kinds of code that `bae-lens bench-codes` compares, and what is tried of each: every list of weights stands here."""
+"""The kinds of code that `bae-lens bench-codes` compares, and what is tried of each: the weights of every training are here."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from bae_lens.analyze.rate_distortion_bounds import GAUSSIAN_FVUS, PCA_STEPS
 from bae_lens.compare import refined_baseline
 from bae_lens.compare.baselines import Baseline, batchtopk, check_baseline, jumprelu, sae_trainer, standard, topk
 from bae_lens.settings import as_json
@@ -72,13 +73,13 @@ KINDS: dict[str, Kind] = {
     "pca": Kind(
         "PCA coefficients, quantised and entropy-coded",
         "step over the RMS of a dimension",
-        _weights(0.7, 0.9, 1.2, 1.6, 2.1, 2.8),
+        _weights(*PCA_STEPS),
         False,
     ),
     "gaussian": Kind(
         "rate-distortion bound of a Gaussian of this covariance",
         "FVU",
-        _weights(0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4),
+        _weights(*GAUSSIAN_FVUS),
         False,
     ),
 }

@@ -11,17 +11,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from bae_lens.benchmark.faults import (
-    FAULTS,
-    Fault,
-    Outcome,
-    Site,
-    disturb,
-    disturbed_grid,
-    out_of_memory,
-    read_only_from_the_start,
-    site_at,
-)
+from bae_lens.benchmark.faults import FAULTS, Fault, disturb, out_of_memory, read_only_from_the_start
+from bae_lens.benchmark.faults_grid import disturbed_grid
+from bae_lens.benchmark.faults_site import Outcome, Site, site_at
 
 DISK = "48m"
 """Size of the disk that is filled."""

@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from bae_lens.activations.prompts import Example, Task, Template, icl_prompt
-from bae_lens.demo.train_model import train_tokenizer
+from bae_lens.demo.train_model import descend, new_llama, train_tokenizer
 from bae_lens.files import new_directory, write_text
 
 TASKS, SHOTS = 4, 8
@@ -124,7 +124,7 @@ def _fit(world: World, tokenizer_dir: Path, random: torch.Generator, steps: int,
     label_ids = torch.tensor([tokenizer(f" {label}", add_special_tokens=False)["input_ids"] for label in LABELS]).flatten()
     text = world.line(world.tasks[0], SHOTS, torch.Generator().manual_seed(0))  # all are as long
     longest = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-    model = _new_llama(len(tokenizer), context=max(64, longest + 8))
+    model = new_llama(len(tokenizer), max(64, longest + 8), width=64, layers=3, key_value_heads=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
     progress, right = tqdm(range(steps), desc="tiny Llama"), 0.0
     for step in progress:
@@ -134,34 +134,9 @@ def _fit(world: World, tokenizer_dir: Path, random: torch.Generator, steps: int,
         asked = torch.isin(rows[:, 1:], label_ids)
         logits = model(rows).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits[asked], rows[:, 1:][asked])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, model, optimizer)
         right = 0.98 * right + 0.02 * float((logits[:, -1].argmax(-1) == rows[:, -1]).float().mean())
         progress.set_postfix(loss=f"{loss.item():.3f}", right=f"{right:.3f}")
         if right > target:
             break
     return model, right
-
-
-def _new_llama(vocabulary: int, context: int):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=64,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=context,
-            tie_word_embeddings=True,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-            initializer_range=0.05,
-        )
-    )

@@ -31,7 +31,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--prompts", type=int, help="prompts of each number of demonstrations (default: each query once)")
     parser.add_argument("--scored", type=int, help="prompts that accuracy is measured on (default: all)")
-    parser.add_argument("--held-out", type=float, default=0.2, help="share of the queries to hold out (%(default)s)")
+    parser.add_argument(
+        "--held-out", type=float, default=0.2, help="share of the queries that are asked to hold out (%(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="prompts a forward pass (%(default)s)")
     add_training_options(parser)
     parser.set_defaults(run=_run)

@@ -84,26 +84,39 @@ def model_loss(model, tokens: Int[Tensor, "window pos"], pad: int, batch: int = 
     return total / count
 
 
-def train_model(train: Int[Tensor, "window pos"], pad: int, steps: int, batch: int, seed: int = 0):
-    """A four-layer Llama with grouped-query attention, trained with AdamW, warm-up and cosine decay."""
+def new_llama(vocabulary: int, context: int, *, width: int, layers: int, key_value_heads: int, seed: int = 0):
+    """A small untrained Llama of four heads, for tokens of `train_tokenizer`."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
+        num_key_value_heads=key_value_heads,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
         initializer_range=0.05,
     )
-    model = LlamaForCausalLM(config)
+    return LlamaForCausalLM(config)
+
+
+def descend(loss: Float[Tensor, ""], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One step down a loss, with the gradient's norm clipped at 1."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+def train_model(train: Int[Tensor, "window pos"], pad: int, steps: int, batch: int, seed: int = 0):
+    """A four-layer Llama with grouped-query attention, trained with AdamW, warm-up and cosine decay."""
+    model = new_llama(VOCABULARY, CONTEXT, width=128, layers=4, key_value_heads=2, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     batches = _batches(train, batch, torch.Generator().manual_seed(seed))
     progress = tqdm(range(steps), desc="tiny Llama")
@@ -114,10 +127,7 @@ def train_model(train: Int[Tensor, "window pos"], pad: int, steps: int, batch: i
         loss = torch.nn.functional.cross_entropy(
             model(rows).logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten(), ignore_index=pad
         )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, model, optimizer)
         progress.set_postfix(loss=f"{loss.item():.3f}")
     return model.eval()
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sae_lens import SAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -50,6 +50,10 @@ class Steering:
         self._prompt: int | None = None
         """Tokens of the prompt; None until its pass."""
         self._generating = False
+
+    def edited(self) -> Int[Tensor, " edits"]:
+        """The features that are edited."""
+        return torch.tensor([edit.feature for edit in self.edits])
 
     def see(self, residual: Tensor) -> None:
         """Takes the unit of `relative`, if the SAE does not know one, from the first prompt: the mean norm after BOS."""
@@ -196,19 +200,43 @@ def steer(
     """
     hook_name = hook_name or sae.cfg.metadata.hook_name
     point = check_site(model, sae, hook_name)
+    edits = _edits_of(sae, features, relative)
+    state = Steering(model, sae, edits, parse_positions(positions), relative)
+    editing = _editing_the_splice(state) if _is_spliced(sae, point, hook_name) else _editing_the_residual(state, point)
+    with editing, _watched(model, hook_name, state):
+        yield state
+    state.check_done()
+
+
+def _edits_of(sae: SAE[Any], features: Mapping[Any, Edit], relative: bool) -> list[FeatureEdit]:
+    """The edits, each checked."""
     edits = [parse_edit(sae, index, edit) for index, edit in features.items()]
     if not edits:
         raise ValueError("no feature given to steer")
-    places = parse_positions(positions)
     if relative and (zero := [edit.feature for edit in edits if not sae.W_dec[edit.feature].any()]):
         raise ValueError(f"feature {zero[0]} has a decoder row of zeros: there is no direction to add multiples of")
-    state = Steering(model, sae, edits, places, relative)
-    index = torch.tensor([edit.feature for edit in edits])
-    features_of_splice = spliced_at(point)
-    if features_of_splice is not None and features_of_splice is not sae.hook_sae_acts_post:
-        raise ValueError(f"another SAE is attached at {hook_name}: steer with that one, or detach it first")
+    return edits
 
-    def edit_residual(tensor: Tensor, *, hook: HookPoint) -> Tensor:
+
+def _is_spliced(sae: SAE[Any], point: HookPoint, hook_name: str | None) -> bool:
+    """Whether this SAE is attached at its hook point; another one must not be."""
+    features = spliced_at(point)
+    if features is not None and features is not sae.hook_sae_acts_post:
+        raise ValueError(f"another SAE is attached at {hook_name}: steer with that one, or detach it first")
+    return features is not None
+
+
+@contextmanager
+def _editing_the_residual(state: Steering, point: HookPoint) -> Iterator[None]:
+    """Adds what the edits change in a reconstruction to the stream itself."""
+    sae, index = state.sae, state.edited()
+    if sae.cfg.normalize_activations not in LINEAR_DECODERS:
+        raise ValueError(
+            f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size "
+            "in the residual stream: attach it with use_error_term=True and steer inside that block"
+        )
+
+    def edit(tensor: Tensor, *, hook: HookPoint) -> Tensor:
         if is_probing():
             return tensor
         state.see(tensor)
@@ -220,29 +248,25 @@ def steer(
         state.moved |= not torch.equal(steered, tensor)
         return steered
 
-    def edit_features(tensor: Tensor, *, hook: HookPoint) -> Tensor:
+    with _counted(point), _hooked(point, edit):
+        yield
+
+
+@contextmanager
+def _editing_the_splice(state: Steering) -> Iterator[None]:
+    """Edits the features of the attached SAE, which decodes them."""
+    sae, index = state.sae, state.edited()
+
+    def see(tensor: Tensor, *, hook: HookPoint) -> None:
+        state.see(tensor)
+
+    def edit(tensor: Tensor, *, hook: HookPoint) -> Tensor:
         steered = tensor.index_add(-1, index.to(tensor.device), state.on_features(tensor).to(tensor.dtype))
         state.moved |= not torch.equal(steered, tensor)
         return steered
 
-    def see_residual(tensor: Tensor, *, hook: HookPoint) -> None:
-        state.see(tensor)
-
-    target, hook = (point, edit_residual) if features_of_splice is None else (features_of_splice, edit_features)
-    if target is point and sae.cfg.normalize_activations not in LINEAR_DECODERS:
-        raise ValueError(
-            f"this SAE normalises each activation ({sae.cfg.normalize_activations}), so its decoder rows have no fixed size "
-            "in the residual stream: attach it with use_error_term=True and steer inside that block"
-        )
-    with ExitStack() as stack:
-        if features_of_splice is not None:
-            stack.enter_context(_hooked(sae.hook_sae_input, see_residual))
-        else:
-            stack.enter_context(_counted(point))
-        stack.enter_context(_hooked(target, hook))
-        stack.enter_context(_watched(model, hook_name, state))
-        yield state
-    state.check_done()
+    with _hooked(sae.hook_sae_input, see), _hooked(sae.hook_sae_acts_post, edit):
+        yield
 
 
 @contextmanager

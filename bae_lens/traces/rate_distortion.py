@@ -11,7 +11,7 @@ from torch import Tensor
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.analyze.curves import bits_at
 from bae_lens.analyze.description_length import code_length
-from bae_lens.analyze.rate_distortion_bounds import gaussian_rate, pca_length, principal_axes
+from bae_lens.analyze.rate_distortion_bounds import GAUSSIAN_FVUS, PCA_STEPS, gaussian_rate, pca_length, principal_axes
 from bae_lens.analyze.statistics import code_statistics
 from bae_lens.cells import CellDirectory
 from bae_lens.checks import check_known
@@ -42,9 +42,6 @@ SWEEPS = {
     "paper": Sweep("entropy_weight", (1e-9, 1e-8, 1e-7, 1e-6)),
     "reference_code": Sweep("entropy_weight", (1e-9, 1e-8, 1e-7, 1e-6)),
 }
-PCA_STEPS = (0.7, 0.9, 1.2, 1.6, 2.1, 2.8)
-"""Of the quantiser, over the root mean square of a dimension."""
-GAUSSIAN_FVUS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)
 
 
 @dataclass(kw_only=True)

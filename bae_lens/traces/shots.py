@@ -15,7 +15,7 @@ from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.activations.harvest_options import weights_fingerprint
 from bae_lens.activations.labels import label_log_probs
 from bae_lens.activations.models import load_model
-from bae_lens.activations.prompts import Prompts, Task, draw_prompts, prompt_windows, read_task
+from bae_lens.activations.prompts import Prompts, Task, draw_prompts, draw_queries, prompt_windows, read_task
 from bae_lens.activations.readers import expand_hooks, reader_of
 from bae_lens.cells import CellDirectory
 from bae_lens.jobs import Failure, Job, Say, run_jobs
@@ -49,7 +49,7 @@ class ShotOptions(CellTraining):
     scored: int | None = None
     """Prompts of each number of shots that accuracy is measured on, the first ones; by default all."""
     held_out: float = 0.2
-    """Share of the queries that nothing is trained on."""
+    """Share of the queries, of those that are asked, that nothing is trained on."""
     batch_size: int = 32
     """Prompts a forward pass."""
 
@@ -198,10 +198,14 @@ def _draw(options: ShotOptions, task: Task, model: Any, shots: int) -> Prompts:
 
 
 def _held_out(options: ShotOptions, task: Task) -> torch.Tensor:
-    out = round(options.held_out * len(task.queries))
-    is_out = torch.zeros(len(task.queries), dtype=torch.bool)
-    is_out[torch.randperm(len(task.queries), generator=torch.Generator().manual_seed(options.seed))[:out]] = True
-    return is_out
+    """Which queries nothing is trained on: a share of those that are asked, whatever the number of shots.
+
+    A text that stands in the file several times is held out as a whole.
+    """
+    asked = draw_queries(task, options.prompts, torch.Generator().manual_seed(options.seed))
+    texts = list(dict.fromkeys(task.queries[place].text for place in asked))
+    out = set(texts[: round(options.held_out * len(texts))])
+    return torch.tensor([query.text in out for query in task.queries])
 
 
 def _trained_on(options: ShotOptions, task: Task, prompts: Prompts) -> int:

@@ -298,6 +298,11 @@ class Run:
         self.sae.set_normalization(torch.zeros_like(self.sae.data_mean), 1.0)
         return bae
 
+    def close(self) -> None:
+        """Lets others train in its directory."""
+        if self.directory is not None:
+            self.directory.leave()
+
     def finish(self) -> tuple[BAE, list[int]]:
         """The inference BAE, saved where there is a directory, and the features that the polarity fold turned round."""
         self.optimizer.zero_grad()

@@ -5,8 +5,8 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from bae_lens.activations.shard_writer import is_full
 from bae_lens.files import check_output_directory, check_writable, move_into, new_directory, write_json
+from bae_lens.locks import LOCK, alone_in
 from bae_lens.model.bae import BAE
 from bae_lens.model.store import BAE_FILES, load
 from bae_lens.settings import as_json, differences
@@ -30,7 +31,7 @@ FIELDS = {RECIPE: {"run": str, "recipe": dict, "data": dict}, RESULT: {"flipped"
 
 @dataclass
 class RunDirectory:
-    """One run's directory.
+    """One run's directory, which one training at a time has to itself.
 
     Attributes:
         path: The directory.
@@ -40,32 +41,31 @@ class RunDirectory:
 
     path: Path
     recipe: Recipe
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, recipe: Recipe, resume: bool) -> "RunDirectory":
-        """The directory, before anything is written to it.
+        """The directory, before anything is written to it, kept from others until `leave`.
+
+        A run that has ended is kept from nobody: any number may read it.
 
         Raises:
+            BlockingIOError: If another process trains here: which, and what to do.
             FileExistsError: If it holds something else, or a run that is not to be resumed.
             ValueError: If it holds a run of another recipe (each field that differs is named), or its recipe.json is not whole.
             PermissionError: If it cannot be written.
         """
         directory = cls(Path(path).expanduser().absolute(), recipe)
-        holds_run = (directory.path / RECIPE).is_file()
-        if holds_run and not resume:
-            raise FileExistsError(f"{directory.path} already holds something, a run: resume=True goes on with it")
-        if not holds_run:
-            _sweep(directory.path)
-            check_output_directory(directory.path)
-            return directory
-        changed = differences(directory._read(RECIPE)["recipe"], as_json(recipe.to_dict()), older=True)
-        if changed:
-            raise ValueError(f"the run in {directory.path} has another recipe: {'; '.join(changed)}")
-        if not directory.is_finished():
-            check_writable(directory.path)
-            _sweep(directory.path)
-            _sweep(directory.checkpoints)
+        with ExitStack() as held:
+            if not directory.is_finished():
+                held.enter_context(alone_in(directory.path))
+            directory._check(resume)
+            directory._held = held.pop_all()
         return directory
+
+    def leave(self) -> None:
+        """Lets others train here; nothing is written any more."""
+        self._held.close()
 
     @property
     def metrics(self) -> Path:
@@ -146,6 +146,23 @@ class RunDirectory:
     def flipped(self) -> list[int]:
         """The features that the polarity fold of a run that has ended turned round."""
         return self._read(RESULT)["flipped"]
+
+    def _check(self, resume: bool) -> None:
+        """Raises as `open` does; removes what a killed process did not finish writing."""
+        holds_run = (self.path / RECIPE).is_file()
+        if holds_run and not resume:
+            raise FileExistsError(f"{self.path} already holds something, a run: resume=True goes on with it")
+        if not holds_run:
+            _sweep(self.path)
+            check_output_directory(self.path, besides=[LOCK])
+            return
+        changed = differences(self._read(RECIPE)["recipe"], as_json(self.recipe.to_dict()), older=True)
+        if changed:
+            raise ValueError(f"the run in {self.path} has another recipe: {'; '.join(changed)}")
+        if not self.is_finished():
+            check_writable(self.path)
+            _sweep(self.path)
+            _sweep(self.checkpoints)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

@@ -6,6 +6,7 @@ dense and batched, so that sums may come in another order: equal to rounding, an
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -147,23 +148,26 @@ def _try_lot(trainings: Sequence[Training], progress: bool) -> list[Outcome] | N
     """None where memory ran out: the error is let go here, and with it the tensors that it holds on to."""
     recipe = trainings[0].recipe
     try:
-        with memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device, len(trainings)):
-            return _Together(trainings).outcomes(progress)
+        with (
+            memory_errors(recipe.sae, recipe.trainer.batch_size, recipe.trainer.device, len(trainings)),
+            ExitStack() as begun,
+        ):
+            return _Together(trainings, begun).outcomes(progress)
     except MemoryError:
         return None
 
 
 class _Together:
-    """Trainings of one kind in progress."""
+    """Trainings of one kind in progress; what they have begun is closed with `begun_runs`."""
 
-    def __init__(self, trainings: Sequence[Training]):
+    def __init__(self, trainings: Sequence[Training], begun_runs: ExitStack):
         self.done: dict[int, Outcome] = {}
         self.runs: dict[int, Run] = {}
         self.watch = LossWatch()
         for number, training in enumerate(_placed(trainings)):
             begun = self._guarded(number, lambda training=training: begin(**training._asdict()))
             if isinstance(begun, Run):
-                self.runs[number] = begun
+                self.runs[number] = begun_runs.enter_context(closing(begun))
             elif begun is not None:
                 self.done[number] = begun
 

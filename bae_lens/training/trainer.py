@@ -1,6 +1,7 @@
 """Trains a BAE and gives back one that takes raw activations; a run in a directory goes on from where it was."""
 
 import dataclasses
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +74,7 @@ def train(
             schedule does not fit the run; if the run in `out` has another recipe or other data (every difference is named).
         MemoryError: If the device's free memory does not hold the training (with the estimate), or it runs out while training.
         FileExistsError, PermissionError: If `out` holds something else, or cannot be written.
+        BlockingIOError: If another process trains in `out`: which, on which machine, since when.
         OSError: If the data cannot be read any more, or a checkpoint not be written: what is saved, and what to do.
         FloatingPointError: If a loss is not finite: which, at which step, and which checkpoint is the last good one.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of a step; a second one does not wait.
@@ -98,8 +100,9 @@ def train(
         )
         if isinstance(begun, Trained):
             return begun
-        begun.optimize(progress)
-        return ended(begun)
+        with closing(begun):
+            begun.optimize(progress)
+            return ended(begun)
 
 
 def begin(
@@ -115,33 +118,37 @@ def begin(
 ) -> Run | Trained:
     """The run that `train` makes, at the step that it goes on from; or what came of it, where it has ended.
 
-    Arguments and errors as `train`'s.
+    Arguments and errors as `train`'s. A run has its directory to itself until it is closed.
     """
     if isinstance(recipe, Recipe) and parallel.device is not None:
         recipe = recipe._replace(trainer=dataclasses.replace(recipe.trainer, device=parallel.device))
-    with parallel.door():
-        check_recipe(recipe)
-        check_metadata(metadata)
-        directory = _directory(out, recipe, resume, parallel)
-        admitted = admit(activations, recipe, validation, metadata, parallel)
+    with ExitStack() as entered:
+        with parallel.door():
+            check_recipe(recipe)
+            check_metadata(metadata)
+            directory = _directory(out, recipe, resume, parallel)
+            if directory is not None:
+                entered.callback(directory.leave)
+            admitted = admit(activations, recipe, validation, metadata, parallel)
+            if directory is not None and parallel.is_first:
+                directory.check_same(admitted.data)
+        cfg = recipe.trainer
+        parallel.check_same("settings", recipe.to_dict())
+        parallel.check_same("activations, validation, metadata or out", admitted.data | {"out": out is not None})
+        if directory is not None and parallel.told(parallel.is_first and directory.is_finished()):
+            return _read(directory, cfg.device, parallel)
+        part = config_of_part(recipe.sae, parallel.ranks.feature_size)
+        with parallel.door():
+            check_memory(part, cfg.batch_size // parallel.ranks.data_size, cfg.device, revises=bool(cfg.revise_at))
+        norm = fit(admitted.source, cfg, parallel.ranks)
         if directory is not None and parallel.is_first:
-            directory.check_same(admitted.data)
-    cfg = recipe.trainer
-    parallel.check_same("settings", recipe.to_dict())
-    parallel.check_same("activations, validation, metadata or out", admitted.data | {"out": out is not None})
-    if directory is not None and parallel.told(parallel.is_first and directory.is_finished()):
-        return _read(directory, cfg.device, parallel)
-    part = config_of_part(recipe.sae, parallel.ranks.feature_size)
-    with parallel.door():
-        check_memory(part, cfg.batch_size // parallel.ranks.data_size, cfg.device, revises=bool(cfg.revise_at))
-    norm = fit(admitted.source, cfg, parallel.ranks)
-    if directory is not None and parallel.is_first:
-        directory.begin(admitted.data)
-    sae = _new_bae(recipe if parallel.is_first else recipe._replace(sae=part), admitted.steps, metadata)
-    run = Run(sae, admitted.source, norm, cfg, admitted.steps, validation, directory, callback, parallel)
-    if directory is not None and resume:
-        run.go_on()
-    return run
+            directory.begin(admitted.data)
+        sae = _new_bae(recipe if parallel.is_first else recipe._replace(sae=part), admitted.steps, metadata)
+        run = Run(sae, admitted.source, norm, cfg, admitted.steps, validation, directory, callback, parallel)
+        if directory is not None and resume:
+            run.go_on()
+        entered.pop_all()
+        return run
 
 
 def ended(run: Run) -> Trained:
