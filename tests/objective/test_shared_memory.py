@@ -18,7 +18,7 @@ from bae_lens.training.gradients import GradientSum
 
 SHAPES = ((3, 50), (1,), (7,), (0,), (64, 33))
 
-pytestmark = pytest.mark.skipif(not shared_memory.DIRECTORY.is_dir(), reason="this system has no memory with names")
+pytestmark = pytest.mark.skipif(not shared_memory.DIRECTORY.is_dir(), reason="no /dev/shm (tests/SKIPPED.md)")
 
 
 def numbers(rank, turn, shape):
@@ -151,7 +151,7 @@ def dies_or_stays_away(parallel, how):
         dist.all_reduce(torch.zeros(1))
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="counters are for processors that let no write overtake another")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="no x86-64 (tests/SKIPPED.md)")
 @pytest.mark.parametrize("how", ["dies", "stays away"])
 def test_who_dies_is_missed_at_once_and_who_stays_away_after_a_while(how, tmp_path):
     statuses, said = together(2, dies_or_stays_away, how, directory=tmp_path)
