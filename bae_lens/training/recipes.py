@@ -6,6 +6,7 @@ half the time (section 4.1); `paper` follows the text, `reference_code` the publ
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 from bae_lens.checks import check_known
@@ -255,7 +256,9 @@ def _warm_up(most: int, steps: int) -> int:
 
 
 def _width(d_in: int, expansion: float) -> int:
-    width = expansion * d_in
+    if not isinstance(expansion, Real) or not isinstance(d_in, Real):  # bytes times a number would be many bytes
+        raise TypeError(f"expansion and d_in must be numbers, got {expansion!r} and {d_in!r}")
+    width = float(expansion) * d_in
     if not (math.isfinite(width) and round(width) >= 1):
         raise ValueError(f"an expansion of {expansion} leaves no feature at d_in = {d_in}, or no end of them")
     return round(width)

@@ -47,6 +47,12 @@ def test_an_expansion_without_end_is_refused(recipe, expansion):
         RECIPES[recipe](4, expansion)
 
 
+@pytest.mark.parametrize(("d_in", "expansion"), [(2**40, b"x"), (4, "2"), ("4", 2.0), (4, None)])
+def test_an_expansion_that_is_no_number_is_said(d_in, expansion):
+    with pytest.raises(TypeError, match="expansion and d_in must be numbers|Type-check"):
+        bae_lens.recipes.recommended(d_in, expansion)
+
+
 @pytest.mark.parametrize("field", ["checkpoint_every", "seed", "steps", "log_every"])
 def test_a_whole_number_without_end_is_refused_by_its_field(field):
     with pytest.raises(ValueError, match=field):
