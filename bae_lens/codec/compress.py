@@ -69,8 +69,8 @@ class Summary(NamedTuple):
         stages = [f"{self.norm_bits} bits of norm"] * bool(self.norm_bits) + ["a residual"] * (self.residual_step is not None)
         code = f"{8 * self.code_bytes / self.vectors:.2f} bits of code"
         return (
-            f"{self.vectors} vectors in {self.bytes} bytes: {self.bytes_a_vector:.2f} a vector "
-            f"({', '.join([code, *stages])}), and {self.decoder_bytes} bytes for the decoder; "
+            f"{self.vectors:,} vectors in {self.bytes:,} bytes: {self.bytes_a_vector:.2f} a vector "
+            f"({', '.join([code, *stages])}), and {self.decoder_bytes:,} bytes for the decoder; "
             f"FVU {self.fvu:.4f}, MSE {self.mse:.4g}, cosine {self.cosine:.4f}"
         )
 
