@@ -145,6 +145,7 @@ def run_more_bit(options: MoreBitOptions, say: Callable[[str], None] = print) ->
         **{name: getattr(options, name) for name in ("entropy_weight", "steps", "seed")},
         "comsem": options.text.name if options.text else None,
     }
+    _check_named(options)
     directory = CellDirectory.open(options.out, "more-bit", chosen)
     found, counted, measured = {}, known.tensor(COUNTED), held_out.tensor(MEASURED)
     for cell in cells(options):
@@ -157,6 +158,17 @@ def run_more_bit(options: MoreBitOptions, say: Callable[[str], None] = print) ->
         found[cell] = Measured(**values)
         say(f"{cell.name}: {found[cell]}")
     return found
+
+
+def _check_named(options: MoreBitOptions) -> None:
+    """Says that there is no such model or text before the first BAE is trained, and not when it is named."""
+    if options.model is None or options.text is None:
+        return
+    from bae_lens.activations.models import load_model
+    from bae_lens.activations.text import read_documents
+
+    read_documents(options.text)
+    load_model(options.model, device=options.device)
 
 
 def read_results(directory: CellDirectory) -> dict[Cell, Measured]:

@@ -58,12 +58,8 @@ class CodecSettings:
     def _check_mode(self) -> None:
         """Refuses what would change nothing."""
         if self.mode == "code" and self.threshold != LOWEST:
-            raise ValueError(
-                f"a threshold ({self.threshold}) is of the index mode: the code mode stores every bit; mode='index'"
-            )
+            raise ValueError(f"a threshold ({self.threshold}) is of mode 'index': mode 'code' stores every bit")
         if self.mode == "code" and not self.packed:
-            raise ValueError("wide indices (packed=False) are of the index mode: the code mode has none; mode='index'")
+            raise ValueError("wide indices (packed=False) are of mode 'index': mode 'code' has no indices")
         if self.mode == "index" and self.probabilities != PROBABILITIES[0]:
-            raise ValueError(
-                f"probabilities ({self.probabilities!r}) are of the code mode: the index mode has none; mode='code'"
-            )
+            raise ValueError(f"probabilities ({self.probabilities!r}) are of mode 'code': mode 'index' has none")

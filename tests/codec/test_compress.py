@@ -244,9 +244,9 @@ def test_a_directory_that_changes_while_it_is_read_is_refused(make_kind, acts, t
         ({"fit_vectors": 0}, "at least 1 vector"),
         ({"target_fvu": 0.0}, "must be over 0, got 0.0"),
         ({"target_fvu": float("nan")}, "must be over 0"),
-        ({"threshold": -0.5}, "is of the index mode"),
-        ({"packed": False}, "are of the index mode"),
-        ({"mode": "index", "probabilities": "prior"}, "are of the code mode"),
+        ({"threshold": -0.5}, "is of mode 'index'"),
+        ({"packed": False}, "are of mode 'index'"),
+        ({"mode": "index", "probabilities": "prior"}, "are of mode 'code'"),
         ({"target_cosine": 1.0}, "must be under 1"),
         ({"target_fvu": 0.1, "target_cosine": 0.9}, "not both"),
     ],
@@ -278,3 +278,9 @@ def test_the_commands_compress_and_decompress(make_kind, acts, vectors, tmp_path
         assert torch.equal(torch.cat(list(back.chunks())), z[:])
     assert main(["compress", *paths, "--mode", "indx"]) == 2
     assert "did you mean 'index'" in capsys.readouterr().err
+
+
+def test_vectors_that_are_all_equal_have_no_fvu_and_the_summary_says_so(make_kind, tmp_path):
+    found = compress(make_kind("plain"), torch.ones(100, 128), tmp_path / "a.baez", progress=False)
+    assert "no FVU, as the vectors are all equal" in found.describe()
+    assert found.numbers()["fvu"] is None
