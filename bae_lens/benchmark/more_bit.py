@@ -120,6 +120,14 @@ class Measured(NamedTuple):
     score: float | None = None
     """Mean ComSem score of rules."""
 
+    def describe(self) -> str:
+        """In a line."""
+        named = "" if self.score is None else f", {self.interpretable} named at a mean score of {self.score:.3f}"
+        return (
+            f"{self.features} features of {self.bits} bits, FVU {self.fvu:.4f} at {self.entropy:.1f} bits a token "
+            f"(code length {self.code_bits:.1f}), {self.activated} activated{named}"
+        )
+
 
 def cells(options: MoreBitOptions) -> Iterator[Cell]:
     """All of them. Where C = 1 codes and widths are one: it is made once."""
@@ -156,7 +164,7 @@ def run_more_bit(options: MoreBitOptions, say: Callable[[str], None] = print) ->
             values = measure(bae, counted, measured, options)._asdict()
             directory.write(cell.name, values)
         found[cell] = Measured(**values)
-        say(f"{cell.name}: {found[cell]}")
+        say(f"{cell.name}: {found[cell].describe()}")
     return found
 
 

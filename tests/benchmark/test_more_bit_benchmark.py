@@ -1,6 +1,7 @@
 """Table 2: what its cells are, what they measure, and that a stopped job goes on."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def test_the_command_prints_table_2_and_goes_on_where_it_was(acts, tmp_path, cap
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "powers, d'/C = 4d features" in shown
+    assert re.search(r"^powers/bits/C2: 256 features of 512 bits, FVU \d\.\d{4} at \d+\.\d bits a token", shown, re.MULTILINE)
     assert "powers, d' = 4d bits" in shown
     assert (out / "table.md").read_text().strip() in shown
     rows = json.loads(numbers.read_text())

@@ -172,6 +172,17 @@ def test_nothing_of_the_corpus_runs(name, browser, tmp_path):
     page.close()
 
 
+def test_a_chart_says_texts_as_they_are(browser, tmp_path):
+    path = tmp_path / "chart.html"
+    panels = [Panel(f'the token "{token}" & its', [Line("it's <b>", [Point(1.0, 2.0)])]) for token in ("'s", "the")]
+    path.write_text(chart_html(Chart("name", 'a "title"', Axis("x"), Axis("y"), panels, "a & b")), encoding="utf-8")
+    page, _ = opened(browser, path)
+    page.wait_for_selector(".legendtext")
+    shown = page.eval_on_selector_all("svg text", "every => every.map(one => one.textContent)")
+    assert {'the token "\'s" & its', 'the token "the" & its', "it's <b>", 'a "title"', "a & b"} <= set(shown)
+    page.close()
+
+
 def test_every_module_that_writes_html_is_here():
     """One that is new belongs into PAGES, and its module here."""
     known = {
