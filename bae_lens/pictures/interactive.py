@@ -18,7 +18,21 @@ def chart_html(chart: Chart, *, library: bool | str = True) -> str:
         library: Where plotly's script is: True, inside, so that the page needs nothing else; or the address that it is read
             from, such as "plotly.min.js" beside the page.
     """
-    return plotly_figure(chart).to_html(include_plotlyjs=library, full_html=True)
+    body = plotly_figure(chart).to_html(include_plotlyjs=library, full_html=False)
+    style = f"html,body{{height:100%;margin:0}}body>div{{height:100%;min-height:26rem;min-width:{_least_width(chart)}px}}"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(chart.title)}</title><style>{style}</style><body>{body}</body></html>\n"
+    )
+
+
+def _columns(chart: Chart) -> int:
+    return min(chart.columns or len(chart.panels), len(chart.panels))
+
+
+def _least_width(chart: Chart) -> int:
+    """In pixels: on a narrow screen panels would lie on each other; the page scrolls instead."""
+    return round(INCH * (0.7 * chart.size[0] * _columns(chart) + 2))
 
 
 def _text(text: str) -> str:
@@ -30,7 +44,7 @@ def plotly_figure(chart: Chart) -> Any:
     """A chart as a plotly Figure."""
     from plotly.subplots import make_subplots
 
-    columns = min(chart.columns or len(chart.panels), len(chart.panels))
+    columns = _columns(chart)
     rows = -(-len(chart.panels) // columns)
     shared: dict[str, Any] = {"shared_xaxes": "all", "shared_yaxes": "all"} if chart.shared else {}
     titles = [_text(panel.title).replace("\n", "<br>") for panel in chart.panels]

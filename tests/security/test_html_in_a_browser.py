@@ -1,6 +1,7 @@
 """A corpus of script tags through every page of HTML that the package writes, opened in a real browser: nothing runs."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -180,6 +181,21 @@ def test_a_chart_says_texts_as_they_are(browser, tmp_path):
     page.wait_for_selector(".legendtext")
     shown = page.eval_on_selector_all("svg text", "every => every.map(one => one.textContent)")
     assert {'the token "\'s" & its', 'the token "the" & its', "it's <b>", 'a "title"', "a & b"} <= set(shown)
+    page.close()
+
+
+def test_panels_of_a_chart_do_not_lie_on_each_other_on_a_phone(browser, tmp_path):
+    path = tmp_path / "chart.html"
+    panels = [Panel(f"a panel with a title, {n}", [Line("line", [Point(1.0, 2.0)])]) for n in range(3)]
+    path.write_text(chart_html(Chart("name", "A title", Axis("x"), Axis("y"), panels, "")), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(path.as_uri())
+    page.wait_for_selector(".annotation-text")
+    boxes = [one.bounding_box() for one in page.query_selector_all(".annotation-text")]
+    titles = sorted((box["x"], box["x"] + box["width"]) for box in boxes if box["height"] < box["width"])[:3]
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(titles))
+    assert page.title() == "A title"
+    assert page.get_attribute("html", "lang") == "en"
     page.close()
 
 
