@@ -75,7 +75,7 @@ for name, sae in saes.items():
 # ## `bae-lens compare`
 #
 # It does that: every method gets the same number of tries, aims them at the FVUs of `--at`, and the report puts the bits at that FVU
-# side by side, with intervals over seeds. It resumes; the SAEs stay in SAELens' format. Here two tries of 200 steps and one seed, so the
+# side by side, with intervals over seeds. It resumes; the SAEs stay in SAELens' format. Here two tries of few steps and one seed, so the
 # curves are short and nothing has converged; `bae_nested` is the recipe `rate_distortion`. The activations are those from above.
 
 # %%
