@@ -72,6 +72,7 @@ def new_directory(path: str | Path, *, replace: Collection[str] = ()) -> Iterato
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
+                file.chmod(file.stat().st_mode & 0o777 | 0o666 & ~_umask())  # safetensors lets nobody else read
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             path.rename(old) if replace else path.rmdir()  # rmdir refuses if someone filled it since

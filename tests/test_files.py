@@ -1,7 +1,11 @@
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from bae_lens.files import check_output_directory, check_output_file, new_directory, write_json, write_text
 
@@ -12,6 +16,18 @@ def test_a_directory_appears_whole(tmp_path):
         assert not (tmp_path / "a" / "run").exists()
     assert (tmp_path / "a" / "run" / "file").read_text() == "x"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["run"]
+
+
+def test_others_may_read_what_is_in_a_directory_as_far_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with new_directory(tmp_path / "run") as directory:
+            (directory / "inner").mkdir()
+            save_file({"x": torch.zeros(3)}, directory / "inner" / "x.safetensors")  # makes files that the owner alone reads
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run" / "inner" / "x.safetensors").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o750
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

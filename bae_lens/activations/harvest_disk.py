@@ -190,7 +190,8 @@ class _Job:
         shown = [f"{hook} ({width})" for hook, width in self.directory.widths.items()]
         named = ", ".join(shown if len(shown) <= 4 else [*shown[:2], f"... {shown[-1]}"])
         bos = "kept" if self.layout.keep_bos else "left out" if self.layout.prepend_bos else "not there"
-        self.say(f"{len(shown)} hook points of a {self.reader.kind} model: {named}; {self.options.dtype}; BOS is {bos}")
+        points = "1 hook point" if len(shown) == 1 else f"{len(shown)} hook points"
+        self.say(f"{points} of a {self.reader.kind} model: {named}; {self.options.dtype}; BOS is {bos}")
         about = "at most" if self.share is not None else "about"
         of_all = f" of all {self.world_size} processes" if self.world_size > 1 else ""
         path, needed = self.directory.path, (expected - done) * self.vector_bytes

@@ -74,8 +74,7 @@ def text_source(
         check_is_text(path)
         size, read = path.stat().st_size, partial(bytes_of_first, path)
         return TextSource(str(path), lambda: iterate_documents(path, column), sha256(path), size, read)
-    if not path.is_dir() and (str(text).startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl")):
-        raise FileNotFoundError(f"there is no text file {path}: give one, the directory of a dataset, or a dataset's name")
+    check_is_there(text)
     dataset, version = _open_dataset(path if path.is_dir() else str(text), split, config)
     columns = dataset.column_names or list(next(iter(dataset), {}))
     if column not in columns:
@@ -83,6 +82,13 @@ def text_source(
     found = {"dataset": str(text), "config": config, "split": split, "column": column, "version": version}
     known = getattr(dataset, "num_rows", None)
     return TextSource(str(text), lambda: _rows(dataset, column), json.dumps(found), documents=known)
+
+
+def check_is_there(text: str | Path) -> None:
+    """Raises FileNotFoundError for what looks like a path to a text and is none; a dataset's name is not looked up."""
+    path = Path(text).expanduser()
+    if not path.exists() and (str(text).startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl")):
+        raise FileNotFoundError(f"there is no text file {path}: give one, the directory of a dataset, or a dataset's name")
 
 
 def numbered_documents(

@@ -77,7 +77,11 @@ def iterate_documents(path: str | Path, column: str = "text") -> Iterator[str]:
 
 
 def check_is_text(path: Path) -> None:
-    """Raises ValueError where a file's name or its beginning says that it is not text."""
+    """Raises FileNotFoundError where there is no file, ValueError where its name or its beginning says that it is not text."""
+    if not path.exists():
+        raise FileNotFoundError(f"the text file {path} is not there: give a file in UTF-8, a document a line")
+    if path.is_dir():
+        raise FileNotFoundError(f"the text file {path} is a directory: give a file in it")
     with path.open("rb") as file:
         is_binary = b"\0" in file.read(2**16)
     if is_binary or path.suffix.lower() in NOT_TEXT:

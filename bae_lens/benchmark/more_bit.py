@@ -120,6 +120,14 @@ class Measured(NamedTuple):
     score: float | None = None
     """Mean ComSem score of rules."""
 
+    def describe(self) -> str:
+        """In a line."""
+        named = "" if self.score is None else f", {self.interpretable} named at a mean score of {self.score:.3f}"
+        return (
+            f"{self.features} features of {self.bits} bits, FVU {self.fvu:.4f} at {self.entropy:.1f} bits a token "
+            f"(code length {self.code_bits:.1f}), {self.activated} activated{named}"
+        )
+
 
 def cells(options: MoreBitOptions) -> Iterator[Cell]:
     """All of them. Where C = 1 codes and widths are one: it is made once."""
@@ -145,6 +153,7 @@ def run_more_bit(options: MoreBitOptions, say: Callable[[str], None] = print) ->
         **{name: getattr(options, name) for name in ("entropy_weight", "steps", "seed")},
         "comsem": options.text.name if options.text else None,
     }
+    _check_named(options)
     directory = CellDirectory.open(options.out, "more-bit", chosen)
     found, counted, measured = {}, known.tensor(COUNTED), held_out.tensor(MEASURED)
     for cell in cells(options):
@@ -155,8 +164,19 @@ def run_more_bit(options: MoreBitOptions, say: Callable[[str], None] = print) ->
             values = measure(bae, counted, measured, options)._asdict()
             directory.write(cell.name, values)
         found[cell] = Measured(**values)
-        say(f"{cell.name}: {found[cell]}")
+        say(f"{cell.name}: {found[cell].describe()}")
     return found
+
+
+def _check_named(options: MoreBitOptions) -> None:
+    """Says that there is no such model or text before the first BAE is trained, and not when it is named."""
+    if options.model is None or options.text is None:
+        return
+    from bae_lens.activations.models import load_model
+    from bae_lens.activations.text import read_documents
+
+    read_documents(options.text)
+    load_model(options.model, device=options.device)
 
 
 def read_results(directory: CellDirectory) -> dict[Cell, Measured]:

@@ -67,11 +67,12 @@ class Summary(NamedTuple):
     def describe(self) -> str:
         """In words."""
         stages = [f"{self.norm_bits} bits of norm"] * bool(self.norm_bits) + ["a residual"] * (self.residual_step is not None)
+        fvu = "no FVU, as the vectors are all equal" if self.fvu != self.fvu else f"FVU {self.fvu:.4f}"
         code = f"{8 * self.code_bytes / self.vectors:.2f} bits of code"
         return (
-            f"{self.vectors} vectors in {self.bytes} bytes: {self.bytes_a_vector:.2f} a vector "
-            f"({', '.join([code, *stages])}), and {self.decoder_bytes} bytes for the decoder; "
-            f"FVU {self.fvu:.4f}, MSE {self.mse:.4g}, cosine {self.cosine:.4f}"
+            f"{self.vectors:,} vectors in {self.bytes:,} bytes: {self.bytes_a_vector:.2f} a vector "
+            f"({', '.join([code, *stages])}), and {self.decoder_bytes:,} bytes for the decoder; "
+            f"{fvu}, MSE {self.mse:.4g}, cosine {self.cosine:.4f}"
         )
 
 

@@ -154,7 +154,7 @@ class Container:
 
     def damaged(self, part: str, why: str) -> DamagedFileError:
         """The error that says which part is not as it was written."""
-        return DamagedFileError(f"{self.path}: {part} was damaged or cut: {why}")
+        return DamagedFileError(f"{self.path}: {part} was damaged or cut: {why}; take another copy of it, or compress again")
 
     def _read(self, start: int, length: int, part: str) -> bytes:
         self._file.seek(start)
@@ -165,12 +165,12 @@ class Container:
         return content
 
     def _read_sections(self) -> Sections:
-        prefix = self._read(0, PREFIX.size + CHECKSUM, "the first bytes")
+        prefix = self._read(0, PREFIX.size + CHECKSUM, "the beginning")
         magic, version, flags, length = PREFIX.unpack_from(prefix)
         if magic != MAGIC:
             raise ValueError(f"{self.path} is no .baez file: it begins with {magic!r}")
         if checksum(prefix[: PREFIX.size]) != prefix[PREFIX.size :]:
-            raise self.damaged("the first bytes", "their checksum is not the one that was written")
+            raise self.damaged("the beginning", "their checksum is not the one that was written")
         if version != VERSION or flags:
             what = "a newer bae_lens; update this one" if version > VERSION else "an older one; compress the vectors anew"
             raise ValueError(

@@ -83,8 +83,8 @@ def _decoder(header: dict[str, Any], sections: dict[str, bytes], given: Dictiona
     if given is None:
         if not header["bae"]["inside"]:
             raise ValueError(
-                f"the file does not carry its BAE: give it (bae=...); it has d_in = {shape[1]}, d_sae = {shape[0]}, and the "
-                f"SHA-256 of its decoder is {wanted}"
+                f"the file does not carry its BAE: give it (bae=..., or --bae DIR); it has d_in = {shape[1]}, "
+                f"d_sae = {shape[0]}, and the SHA-256 of its decoder is {wanted}"
             )
         given = dictionary.from_bytes(sections["decoder"], shape, header["bits_per_feature"], header["code"])
     due, found = (*shape, header["bits_per_feature"]), (*given.rows.shape, given.bits_per_feature)

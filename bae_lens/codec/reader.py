@@ -1,9 +1,10 @@
 """Vectors out of a .baez file: any slice, or all of them block by block."""
 
 from collections.abc import Iterator
+from operator import index as whole
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -61,6 +62,9 @@ class BaezFile:
         """Closes the file."""
         self._container.close()
 
+    def __repr__(self) -> str:
+        return f"BaezFile({str(self.path)!r}: {len(self):,} vectors of width {self.d_in}, in {self.blocks:,} blocks)"
+
     def __len__(self) -> int:
         return self._container.index.vectors
 
@@ -74,24 +78,27 @@ class BaezFile:
         """How many there are."""
         return len(self._container.index.starts) - 1
 
-    def __getitem__(self, index: int | slice) -> Float[Tensor, "*rows d_in"]:
+    def __getitem__(self, index: SupportsIndex | slice) -> Float[Tensor, "*rows d_in"]:
         """The vector at a place, or those of a slice, fp32.
 
         Raises:
             IndexError: If the file holds fewer vectors (a slice is not cut short), or the slice has a step.
+            TypeError: If it is neither a whole number nor a slice.
             ValueError: If a block is damaged; it is named.
         """
-        if isinstance(index, int):
-            begin = self._place(index, len(self) - 1)
-            return self._gather(begin, begin + 1)[0]
-        return self._gather(*self._bounds(index))
+        if isinstance(index, slice):
+            return self._gather(*self._bounds(index))
+        begin = self._place(index, len(self) - 1)
+        return self._gather(begin, begin + 1)[0]
 
     def codes(self, index: slice) -> Int[Tensor, "rows d_sae"]:
         """The codes of a slice as levels of features: 0 or 1, or up to 2^C - 1 (powers of two) or C (nested); as int16.
 
         Raises:
-            IndexError, ValueError: As for vectors.
+            IndexError, TypeError, ValueError: As for vectors.
         """
+        if not isinstance(index, slice):
+            raise TypeError(f"codes are of a slice, as in codes(slice(0, 512)), got {index!r}")
         begin, end = self._bounds(index)
         parts = [torch.empty(0, len(self._stages.dictionary.rows), dtype=torch.int16)]
         for number, rows in self._blocks_of(begin, end):
@@ -138,12 +145,16 @@ class BaezFile:
 
     def _bounds(self, index: slice) -> tuple[int, int]:
         if index.step not in (None, 1):
-            raise IndexError(f"slices of a .baez file have no step, got {index.step}")
+            raise IndexError(f"slices of a .baez file have no step, got {index.step}: take file[a:b][::{index.step}]")
         begin = 0 if index.start is None else self._place(index.start, len(self))
         end = len(self) if index.stop is None else self._place(index.stop, len(self))
         return begin, max(begin, end)
 
-    def _place(self, index: int, last: int) -> int:
+    def _place(self, index: Any, last: int) -> int:
+        try:
+            index = whole(index)
+        except TypeError:
+            raise TypeError(f"a .baez file takes a whole number or a slice of them, as in file[0:512], got {index!r}") from None
         place = index + len(self) if index < 0 else index
         if not 0 <= place <= last:
             raise IndexError(f"{self.path} holds {len(self)} vectors: {index} is out of range")

@@ -43,6 +43,7 @@ class CodecSettings:
         if self.norm_bits not in NORM_BITS:
             raise ValueError(f"norm_bits must be 8 or 16, or 0 for no norm, got {self.norm_bits}")
         check_threshold(self.threshold)
+        self._check_mode()
         if not 1 <= self.block_vectors <= LARGEST_BLOCK:
             raise ValueError(f"a block holds from 1 to {LARGEST_BLOCK} vectors, got {self.block_vectors}")
         if self.fit_vectors < 1:
@@ -53,3 +54,12 @@ class CodecSettings:
             raise ValueError(f"a target FVU must be over 0, got {self.target_fvu}")
         if self.target_cosine is not None and not -1 <= self.target_cosine < 1:
             raise ValueError(f"a target cosine must be under 1, got {self.target_cosine}")
+
+    def _check_mode(self) -> None:
+        """Refuses what would change nothing."""
+        if self.mode == "code" and self.threshold != LOWEST:
+            raise ValueError(f"a threshold ({self.threshold}) is of mode 'index': mode 'code' stores every bit")
+        if self.mode == "code" and not self.packed:
+            raise ValueError("wide indices (packed=False) are of mode 'index': mode 'code' has no indices")
+        if self.mode == "index" and self.probabilities != PROBABILITIES[0]:
+            raise ValueError(f"probabilities ({self.probabilities!r}) are of mode 'code': mode 'index' has none")

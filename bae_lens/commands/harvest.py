@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from bae_lens.commands.parser import Commands, add_command
-from bae_lens.commands.text_options import add_text_options, text_of
+from bae_lens.commands.text_options import add_positions, add_text_options, positions_of, text_of
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--model", help="model directory or name (default: the embedded tiny Llama)")
     parser.add_argument("--hooks", nargs="+", default=["blocks.*.hook_resid_pre"], help="names or patterns (%(default)s)")
     add_text_options(parser)
-    parser.add_argument("--positions", default="all", help='places of a sequence as 1,2,4, or "all", or "last" (%(default)s)')
+    add_positions(parser, 'places of a sequence as 1,2,4 or 1 2 4; or "last" (default: all)')
     parser.add_argument("--tokens", type=int, help="vectors a hook point at most (default: all of the text)")
     parser.add_argument("--context-size", type=int, help="tokens a sequence (default: 1024, or the model's context)")
     parser.add_argument("--layout", default="padded", help='"padded": a document a sequence; "packed" (%(default)s)')
@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     from bae_lens.demo import demo_model_dir
 
     check_known("dtype", args.model_dtype, DTYPES)
-    positions, text = _positions(args.positions), text_of(args)
+    positions, text = positions_of(args.positions), text_of(args)
     name = args.model or str(demo_model_dir())
     model = load_for_harvest(name, args.hooks, via=args.via, device=own_device(args.device), dtype=DTYPES[args.model_dtype])
     result = harvest_to_disk(
@@ -83,12 +83,3 @@ def own_device(device: str) -> str:
     """Under torchrun, each process's own GPU."""
     local = os.environ.get("LOCAL_RANK")
     return f"cuda:{local}" if device == "cuda" and local is not None else device
-
-
-def _positions(text: str) -> str | list[int]:
-    if text in ("all", "last"):
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f'--positions takes places as 1,2,4, or "all", or "last"; got {text!r}') from None

@@ -22,7 +22,11 @@ def add(commands: Commands) -> None:
         "whether it held, failed or cannot be tested, beside the paper's own numbers. The same command again goes on.",
         example=example,
     )
-    parser.add_argument("--size", default="tiny", help='"tiny" (minutes), "small" (a Llama of yours) or "paper" (%(default)s)')
+    parser.add_argument(
+        "--size",
+        default="tiny",
+        help='"tiny" (the embedded Llama), "small" (one of yours) or "paper" (a GPU and days) (%(default)s)',
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="directory for what is made (%(default)s)")
     parser.add_argument("--model", help="model directory or name (default: the size's own)")
     parser.add_argument("--text", help="text file, or name of a data set (default: the size's own)")

@@ -1,6 +1,7 @@
-"""Options of commands that read text, and the source that they name."""
+"""Options of commands that read text, the source that they name, and the places of a sequence whose vectors are wanted."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -30,3 +31,26 @@ def text_of(args: argparse.Namespace) -> Any:
         raise ValueError("give --text with --model: the embedded corpus belongs to the embedded Llama")
     corpus = python_docs()
     return text_source([*corpus.train, *corpus.held_out])._replace(name="the embedded corpus")
+
+
+def add_positions(parser: argparse.ArgumentParser, help: str) -> None:
+    """The option of places, with spaces or commas between them; `positions_of` reads them."""
+    parser.add_argument("--positions", nargs="+", default=["all"], metavar="PLACE", help=help)
+
+
+def positions_of(words: Sequence[str]) -> str | list[int]:
+    """The places that were asked for: "all", "last", or numbers.
+
+    >>> positions_of(["1,2", "4"]), positions_of(["1", "2", "4"]), positions_of(["last"])
+    ([1, 2, 4], [1, 2, 4], 'last')
+
+    Raises:
+        ValueError: If there is anything else.
+    """
+    places = [place for word in words for place in word.replace(",", " ").split()]
+    if places in (["all"], ["last"]):
+        return places[0]
+    if not places or not all(place.isdecimal() for place in places):
+        given = repr(" ".join(words))
+        raise ValueError(f'--positions takes places as 1,2,4 or 1 2 4, or "all", or "last"; got {given}')
+    return [int(place) for place in places]

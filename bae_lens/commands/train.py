@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bae_lens.commands.parser import Commands, add_command, field_value
-from bae_lens.commands.text_options import add_text_options, text_of
+from bae_lens.commands.text_options import add_positions, add_text_options, positions_of, text_of
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +27,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--model", help="instead: model directory or name, whose vectors are trained on as they are made")
     add_text_options(parser)
     parser.add_argument("--hook", help="hook point (needed where there are several)")
-    parser.add_argument("--positions", type=int, nargs="*", help="train only on these places of a sequence")
+    add_positions(
+        parser, 'train only on these places of a sequence, as 1,2,4 or 1 2 4; with --model also "last" (default: all)'
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory for the run and the BAE")
     parser.add_argument("--recipe", default="recommended", help="name of a recipe (%(default)s)")
     parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
@@ -96,7 +98,13 @@ def _from_disk(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     """The training vectors, those to measure on, and what is known of them."""
     from bae_lens.activations.dataset import ActivationDataset
 
-    dataset = ActivationDataset(args.activations, args.hook, args.positions, memory=round(args.memory * 2**30))
+    positions = positions_of(args.positions)
+    if positions == "last":
+        raise ValueError(
+            "which token is the last one is known while harvesting: bae-lens harvest --positions last, or train --model"
+        )
+    places = None if isinstance(positions, str) else positions
+    dataset = ActivationDataset(args.activations, args.hook, places, memory=round(args.memory * 2**30))
     train, held_out = dataset.split(args.held_out, seed=args.seed)
     known = {name: dataset.metadata[name] for name in METADATA if name in dataset.metadata}
     return train, held_out.sample(args.measured, seed=args.seed), known
@@ -113,7 +121,7 @@ def _from_model(args: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
         raise ValueError("say which hook point to train on: --hook blocks.1.hook_resid_pre, for one")
     model = load_for_harvest(args.model, [args.hook], device=args.device)
     options: dict[str, Any] = {"model_name": args.model, "held_out": args.held_out, "seed": args.seed}
-    options |= {"positions": args.positions or "all", "mixed_bytes": round(args.memory * 2**30) // 2}
+    options |= {"positions": positions_of(args.positions), "mixed_bytes": round(args.memory * 2**30) // 2}
     text = text_of(args)
     train = ModelActivations(model, text, args.hook, **options)
     held_out = ModelActivations(model, text, args.hook, side="held_out", tokens=args.measured, **options)

@@ -71,7 +71,7 @@ def _about_figures(lines: Sequence[Line], at: float) -> list[str]:
         found += _compared(one.what, *_sides(scored), one.form, less_is_better=one.less_is_better, figure=one.figure)
     found += _compared("stability over seeds", *_sides(_scored(near, lambda line: line.stability)), ".3f", less_is_better=False)
     times = _scored(near, lambda line: min(line.seconds) if line.seconds else None)
-    return found + _compared("training time, CPU seconds", *_sides(times), ".0f", less_is_better=True)
+    return found + _compared("training time, CPU seconds", *_sides(times), ".1f", less_is_better=True)
 
 
 def _left_out(lines: Sequence[Line], at: float) -> list[str]:

@@ -223,7 +223,7 @@ def _draw_maps(results: Results, study: Study, activations: Activations, out: Pa
     """UMAP of the best and the worst features; says why, where there is none."""
     of = {feature.feature: feature for feature in study.features}
     chosen: list[tuple[str, Any]] = [
-        (f"#{r.feature}, {r.comsem.score:.2g}: {r.phrase}", sample_points(activations, of[r.feature]))
+        (f"#{r.feature}, score {r.comsem.score:.2g}: {r.phrase}", sample_points(activations, of[r.feature]))
         for r in extremes(results.features)
     ]
     try:

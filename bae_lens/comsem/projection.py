@@ -110,7 +110,7 @@ def maps_chart(maps: Sequence[Map]) -> Chart:
 def _cloud(one: Map, is_active: bool) -> Line:
     points = [Point(x, y) for (x, y), active in zip(one.at, one.active, strict=True) if active == is_active]
     name, color = ("activated", CATEGORIES[0]) if is_active else ("not activated", "#BBBBBB")
-    return Line(name, points, "cloud", color, marker=0)
+    return Line(name, points, "cloud", color, marker=2 if is_active else 0)  # told apart without colours too
 
 
 def _short(name: str, most: int = 46) -> str:

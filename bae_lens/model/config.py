@@ -98,12 +98,17 @@ def check_bae_fields(cfg: Any) -> None:
         raise ValueError('codes of several bits a feature are refined only where they are nested: code="nested"')
     if cfg.refine_weight and cfg.normalize_activations != "none":
         raise ValueError(f"refining needs the vectors themselves, not normalize_activations={cfg.normalize_activations!r}")
-    try:
-        torch.device(cfg.device)
-    except RuntimeError as error:
-        raise ValueError(f"no such device: {cfg.device!r}; give cpu, cuda or cuda:NUMBER") from error
+    check_device(cfg.device)
     if cfg.d_in < 1 or cfg.d_sae < 1:
         raise ValueError(f"d_in and d_sae must be positive, got {cfg.d_in} and {cfg.d_sae}")
     if not (math.isfinite(cfg.surrogate_width) and cfg.surrogate_width > 0):
         raise ValueError(f"surrogate_width must be a positive number, got {cfg.surrogate_width}")
     check_surrogate(cfg.surrogate)
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError for what is the name of no device."""
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"no such device: {device!r}; give cpu, cuda or cuda:NUMBER") from error

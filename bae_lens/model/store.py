@@ -8,7 +8,7 @@ from sae_lens import SAE
 
 from bae_lens.files import new_directory
 from bae_lens.model.bae import BAE
-from bae_lens.model.config import BAEConfig
+from bae_lens.model.config import BAEConfig, check_device
 
 BAE_FILES = ("sae_weights.safetensors", "cfg.json")
 """In the order in which they are put in place: a directory with a configuration is whole."""
@@ -77,7 +77,7 @@ def load_sae(source: str | Path, *, hook_name: str | None = None, device: str = 
     if known and hook_name and hook_name != known:
         raise ValueError(f"{source} was trained at {known}, not at {hook_name}")
     if not (known or hook_name):
-        raise ValueError(f"{source} does not say at which hook point it was trained: give it (hook_name)")
+        raise ValueError(f"{source} does not say at which hook point it was trained: give it (hook_name=..., or --hook)")
     sae.cfg.metadata.hook_name = known or hook_name
     return sae
 
@@ -95,6 +95,7 @@ def _architecture(path: Path) -> str:
 def _read(kind: Any, path: Path, device: str, dtype: str | None) -> Any:
     from safetensors import SafetensorError
 
+    check_device(device)
     try:
         return kind.load_from_disk(path, device=device, dtype=dtype)
     except SafetensorError as error:

@@ -18,17 +18,36 @@ def chart_html(chart: Chart, *, library: bool | str = True) -> str:
         library: Where plotly's script is: True, inside, so that the page needs nothing else; or the address that it is read
             from, such as "plotly.min.js" beside the page.
     """
-    return plotly_figure(chart).to_html(include_plotlyjs=library, full_html=True)
+    body = plotly_figure(chart).to_html(include_plotlyjs=library, full_html=False)
+    style = f"html,body{{height:100%;margin:0}}body>div{{height:100%;min-height:26rem;min-width:{_least_width(chart)}px}}"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(chart.title)}</title><style>{style}</style><body>{body}</body></html>\n"
+    )
+
+
+def _columns(chart: Chart) -> int:
+    return min(chart.columns or len(chart.panels), len(chart.panels))
+
+
+def _least_width(chart: Chart) -> int:
+    """In pixels: on a narrow screen panels would lie on each other; the page scrolls instead."""
+    return round(INCH * (0.7 * chart.size[0] * _columns(chart) + 2))
+
+
+def _text(text: str) -> str:
+    """Escaped for plotly, which shows `&quot;` as it stands; quotes end nothing, as texts lie in JSON."""
+    return html.escape(text, quote=False)
 
 
 def plotly_figure(chart: Chart) -> Any:
     """A chart as a plotly Figure."""
     from plotly.subplots import make_subplots
 
-    columns = min(chart.columns or len(chart.panels), len(chart.panels))
+    columns = _columns(chart)
     rows = -(-len(chart.panels) // columns)
     shared: dict[str, Any] = {"shared_xaxes": "all", "shared_yaxes": "all"} if chart.shared else {}
-    titles = [html.escape(panel.title).replace("\n", "<br>") for panel in chart.panels]
+    titles = [_text(panel.title).replace("\n", "<br>") for panel in chart.panels]
     if any(panel.matrix is not None for panel in chart.panels) and columns > 1:
         shared["horizontal_spacing"] = 0.4 / columns  # for the scales of colours
     figure = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=0.35 / rows if rows > 1 else None, **shared)
@@ -39,8 +58,8 @@ def plotly_figure(chart: Chart) -> Any:
         _set_axes(figure, chart, panel, row, column)
     note = f" ({chart.said_of_opacity})" if chart.said_of_opacity else ""
     figure.update_layout(
-        title_text=html.escape(f"{chart.title}{note}"),
-        legend_title_text=html.escape(chart.legend),
+        title_text=_text(f"{chart.title}{note}"),
+        legend_title_text=_text(chart.legend),
         template="plotly_white",
         height=round(INCH * (chart.size[1] * rows + 1.2)) if rows > 1 else None,
     )
@@ -78,11 +97,11 @@ def _say_axes(figure: Any, chart: Chart) -> None:
         return
     common: dict[str, Any] = {"xref": "paper", "yref": "paper", "showarrow": False, "font_size": 13}
     if len({(panel.x or chart.x).label for panel in chart.panels}) == 1:
-        text = html.escape((chart.panels[0].x or chart.x).label)
+        text = _text((chart.panels[0].x or chart.x).label)
         figure.update_xaxes(title_text=None)
         figure.add_annotation(text=text, x=0.5, y=0, yanchor="top", yshift=-30, **common)
     if len({(panel.y or chart.y).label for panel in chart.panels}) == 1:
-        text = html.escape((chart.panels[0].y or chart.y).label)
+        text = _text((chart.panels[0].y or chart.y).label)
         figure.update_yaxes(title_text=None)
         figure.add_annotation(text=text, x=0, y=0.5, xanchor="right", xshift=-45, textangle=-90, **common)
 
@@ -90,13 +109,13 @@ def _say_axes(figure: Any, chart: Chart) -> None:
 def _trace(line: Line, style: Style, x: Axis, y: Axis) -> Any:
     from plotly.graph_objects import Scatter
 
-    name = html.escape(line.name)
+    name = _text(line.name)
     places = {"x": [placed(x, p.x) for p in line.points], "y": [placed(y, p.y) for p in line.points]}
     common: dict[str, Any] = {**places, "name": name, "legendgroup": name}
     if line.look == "guide":
         dashed = {"color": line.color or GREY, "dash": "dash", "width": 1}
         return Scatter(**common, mode="lines", line=dashed, hoverinfo="name" if name else "skip")
-    said = f"%{{customdata[0]}} {html.escape(x.label)}<br>%{{customdata[1]:.5g}} {html.escape(y.label)}<br>%{{text}}"
+    said = f"%{{customdata[0]}} {_text(x.label)}<br>%{{customdata[1]:.5g}} {_text(y.label)}<br>%{{text}}"
     common |= {
         "customdata": [[p.x, p.y] for p in line.points],
         "text": [_about(p) for p in line.points],
@@ -139,7 +158,7 @@ def _matrix(matrix: Matrix) -> Any:
         zmin=matrix.low,
         zmax=matrix.high,
         colorscale="Viridis",
-        colorbar={"title": {"text": html.escape(matrix.unit), "side": "right"}, "thickness": 12},
+        colorbar={"title": {"text": _text(matrix.unit), "side": "right"}, "thickness": 12},
     )
 
 
@@ -149,7 +168,7 @@ def _about(point: Point) -> str:
         f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}"
         for name, value in (said | point.about).items()
     ]
-    return "<br>".join(map(html.escape, lines))
+    return "<br>".join(map(_text, lines))
 
 
 def placed(axis: Axis, value: float) -> float:
@@ -160,7 +179,7 @@ def placed(axis: Axis, value: float) -> float:
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    found: dict[str, Any] = {"title_text": html.escape(axis.label)}
+    found: dict[str, Any] = {"title_text": _text(axis.label)}
     is_log = axis.base is not None and not axis.has_zero
     if is_log:
         found["type"] = "log"

@@ -60,6 +60,8 @@ class ReportOptions:
         for name, least in (("tokens", 2), ("top", 1), ("random", 0), ("around", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if self.text is not None and not self.text.expanduser().is_file():
+            raise FileNotFoundError(f"there is no file {self.text}: --text takes a text file, a document a line")
         if self.activations is None and not self.with_model:
             raise ValueError("--without-model needs --activations: without these, the model is run to have some")
         check_map(self.map)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bae_lens.activations.sources import check_is_there
 from bae_lens.activations.text import read_documents, split_documents
 from bae_lens.checks import check_known
 from bae_lens.demo import demo_model_dir
@@ -57,8 +58,12 @@ class Bench:
         if self.size == "small" and self.model is None:
             raise ValueError('--size small is for a Llama and a text of yours: give --model and --text, or take "tiny"')
         self.device = self.device or self.settings.get("device", "cpu")
-        self.processes = self.processes or self.settings.get("processes")
+        self.processes = self.settings.get("processes") if self.processes is None else self.processes
         self.out = Path(self.out).expanduser().absolute()
+        if self.processes is not None and self.processes < 1:
+            raise ValueError(f"--processes must be at least 1, got {self.processes}")
+        if self.text is not None:
+            check_is_there(self.text)
         for path in (self.evaluation, self.task):
             if path is not None and not Path(path).expanduser().exists():
                 raise FileNotFoundError(f"there is no {path}")

@@ -49,8 +49,8 @@ def run_steering(options: SteerOptions) -> tuple[list[SteeringSweep], str, tuple
     model = bae_lens.load_model(options.model or demo_model_dir(), device=options.device)
     sae = bae_lens.load_sae(options.bae, hook_name=options.hook, device=options.device)
     hook_name = suffix_of(model, sae, options.hook).hook_name
-    cells = CellDirectory.open(options.out, "steering", _settings(options))
     prompts, text = (text_windows(model, path, options.windows, options.context) for path in (options.prompts, options.text))
+    cells = CellDirectory.open(options.out, "steering", _settings(options))
     sweeps = []
     for feature in options.features:
         found = cells.read(f"feature{feature}")

@@ -1,6 +1,7 @@
 """Table 2: what its cells are, what they measure, and that a stopped job goes on."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ def test_the_command_prints_table_2_and_goes_on_where_it_was(acts, tmp_path, cap
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "powers, d'/C = 4d features" in shown
+    assert re.search(r"^powers/bits/C2: 256 features of 512 bits, FVU \d\.\d{4} at \d+\.\d bits a token", shown, re.MULTILINE)
     assert "powers, d' = 4d bits" in shown
     assert (out / "table.md").read_text().strip() in shown
     rows = json.loads(numbers.read_text())
@@ -96,3 +98,16 @@ def test_wrong_options_are_refused(fields, why, tmp_path):
 def test_bits_that_are_no_numbers_are_refused(tmp_path, capsys):
     assert main(["more-bit", "--activations", str(tmp_path), "--bits", "1;2"]) == 2
     assert "whole numbers with commas" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "why"),
+    [("none.txt", str(demo_model_dir()), "none.txt is not there: give a file"), ("a.txt", "/nowhere", "/nowhere")],
+)
+def test_a_text_or_model_that_is_not_there_is_said_before_anything_is_trained(acts, text, model, why, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("Return the number of items.\n")
+    out = tmp_path / "out"
+    command = ["more-bit", "--activations", str(acts), "--out", str(out), "--steps", "1000000"]
+    assert main([*command, "--text", str(tmp_path / text), "--model", model]) == 2
+    assert why in capsys.readouterr().err
+    assert not out.exists()

@@ -1,5 +1,6 @@
 """Files of real activations: what comes back, what it costs, and what is refused."""
 
+import inspect
 import json
 import math
 
@@ -152,6 +153,20 @@ def test_index_mode_is_a5_of_the_paper(write, packed, threshold):
     assert abs(summary.code_bytes - (indices + len(bits)) * width / 8) <= len(bits) / 50 + 1
 
 
+def test_what_is_neither_a_number_nor_a_slice_is_refused_in_words(write):
+    path = write().path
+    with bae_lens.codec.open(path) as z:
+        assert torch.equal(z[torch.tensor(3)], z[3])
+        for wrong in ("a", [1, 2], 1.5, slice(0.5, 2)):
+            with pytest.raises(TypeError, match=r"a whole number or a slice of them, as in file\[0:512\]"):
+                inspect.unwrap(type(z).__getitem__)(z, wrong)  # not through the type checker of the tests
+        with pytest.raises(TypeError, match="codes are of a slice"):
+            inspect.unwrap(type(z).codes)(z, 3)
+        with pytest.raises(IndexError, match=r"no step, got 2: take file\[a:b\]\[::2\]"):
+            z[0:4:2]
+        assert repr(z) == f"BaezFile({str(path)!r}: {len(z):,} vectors of width {z.d_in}, in {z.blocks} blocks)"
+
+
 def test_a_file_without_its_bae_asks_for_it(write, make_bae):
     path, bae, vectors, summary = write(bae_inside=False)
     assert summary.decoder_bytes == 0
@@ -227,7 +242,11 @@ def test_a_directory_that_changes_while_it_is_read_is_refused(make_kind, acts, t
         ({"threshold": 0.5}, "from log2 0.5 = -1 to 0"),
         ({"block_vectors": 0}, "from 1 to 65536"),
         ({"fit_vectors": 0}, "at least 1 vector"),
-        ({"target_fvu": 0.0}, "must be over 0"),
+        ({"target_fvu": 0.0}, "must be over 0, got 0.0"),
+        ({"target_fvu": float("nan")}, "must be over 0"),
+        ({"threshold": -0.5}, "is of mode 'index'"),
+        ({"packed": False}, "are of mode 'index'"),
+        ({"mode": "index", "probabilities": "prior"}, "are of mode 'code'"),
         ({"target_cosine": 1.0}, "must be under 1"),
         ({"target_fvu": 0.1, "target_cosine": 0.9}, "not both"),
     ],
@@ -250,7 +269,7 @@ def test_the_commands_compress_and_decompress(make_kind, acts, vectors, tmp_path
     file, numbers = tmp_path / "a.baez", tmp_path / "a.json"
     paths = ["--bae", str(tmp_path / "bae"), "--activations", str(acts.path), "--out", str(file)]
     assert main(["compress", *paths, "--norm-bits", "8", "--json", str(numbers)]) == 0
-    assert f"{len(vectors)} vectors in {file.stat().st_size} bytes" in capsys.readouterr().out
+    assert f"{len(vectors)} vectors in {file.stat().st_size:,} bytes" in capsys.readouterr().out
     assert json.loads(numbers.read_text())["bytes"] == file.stat().st_size
     assert main(["decompress", str(file), "--out", str(tmp_path / "back")]) == 0
     back = bae_lens.ActivationDataset(tmp_path / "back")
@@ -259,3 +278,9 @@ def test_the_commands_compress_and_decompress(make_kind, acts, vectors, tmp_path
         assert torch.equal(torch.cat(list(back.chunks())), z[:])
     assert main(["compress", *paths, "--mode", "indx"]) == 2
     assert "did you mean 'index'" in capsys.readouterr().err
+
+
+def test_vectors_that_are_all_equal_have_no_fvu_and_the_summary_says_so(make_kind, tmp_path):
+    found = compress(make_kind("plain"), torch.ones(100, 128), tmp_path / "a.baez", progress=False)
+    assert "no FVU, as the vectors are all equal" in found.describe()
+    assert found.numbers()["fvu"] is None

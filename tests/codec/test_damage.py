@@ -103,7 +103,11 @@ def test_a_file_of_another_version_says_so(write, there, why):
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "the first bytes"), (b"PK\x03\x04" + bytes(100), "is no .baez file"), (b"\x89BAEZ\r\n\x1a", "the first bytes")],
+    [
+        (b"", "the beginning was damaged"),
+        (b"PK\x03\x04" + bytes(100), "is no .baez file"),
+        (b"\x89BAEZ\r\n\x1a", "the beginning was damaged"),
+    ],
 )
 def test_what_is_no_such_file_is_refused(tmp_path, content, why):
     (tmp_path / "a.baez").write_bytes(content)

@@ -67,6 +67,17 @@ def test_train_takes_positions_and_bits_per_feature(acts, tmp_path):
     assert bae.cfg.prior_samples == len(ActivationDataset(acts, HOOK, [2, 3]).split(0.15, seed=0).train)
 
 
+@pytest.mark.parametrize("words", [["1,2", "--tokens"], ["1", "2", "--tokens"], ["1, 2", "--tokens"], ["1,", "2", "--tokens"]])
+def test_positions_are_taken_with_spaces_and_with_commas_by_both_commands(words, acts, text, tmp_path):
+    from bae_lens.cli import parse
+    from bae_lens.commands.text_options import positions_of
+
+    asked = parse(["harvest", "--text", text, "--positions", *words, "5", "--out", str(tmp_path / "a")])
+    assert positions_of(asked.positions) == [1, 2]
+    asked = parse(["train", "--activations", str(acts), "--positions", *words[:-1], "--out", str(tmp_path / "run")])
+    assert positions_of(asked.positions) == [1, 2]
+
+
 def test_train_goes_straight_from_the_model_too(text, capsys, tmp_path):
     command = [
         "train",
@@ -106,6 +117,8 @@ def test_train_goes_straight_from_the_model_too(text, capsys, tmp_path):
             ["--model", str(demo_model_dir()), "--hook", HOOK, "--text", "TEXT", "--positions", "200"],
             "sequences were too short; 200 tokens besides BOS are needed",
         ),
+        (["--activations", "ACTS", "--hook", HOOK, "--positions", "last"], "bae-lens harvest --positions last"),
+        (["--activations", "ACTS", "--hook", HOOK, "--positions", "1,900"], "holds no vectors at position 900"),
         (["--model", str(demo_model_dir())], "say which hook point"),
         (["--model", str(demo_model_dir()), "--hook", HOOK], "give --text with --model"),
     ],
@@ -120,7 +133,8 @@ def test_wrong_input_to_train_is_said_in_a_line(acts, text, options, message, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--positions", "1,two"], '--positions takes places as 1,2,4, or "all", or "last"'),
+        (["--positions", "1,two"], '--positions takes places as 1,2,4 or 1 2 4, or "all", or "last"; got \'1,two\''),
+        (["--positions", "last", "3"], "--positions takes places"),
         (["--positions", "1,256"], "position 256 is beyond the model's context of 256 tokens"),
         (["--hooks", "blocks.*.hook_resid_prr"], "did you mean"),
         (["--model-dtype", "fp8"], "unknown dtype 'fp8'"),

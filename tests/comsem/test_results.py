@@ -185,7 +185,11 @@ def test_maps_are_drawn_or_the_reason_is_said():
     with pytest.raises(ValueError, match="too few vectors to draw a map of: x"):
         umap_maps([("x", few)])
     enough = Points(torch.randn(40, 4), torch.arange(40) < 6)
-    assert chart_png(maps_chart(umap_maps([("$x$ <b>", enough)]))).startswith(b"\x89PNG")
+    chart = maps_chart(umap_maps([("$x$ <b>", enough)]))
+    assert chart_png(chart).startswith(b"\x89PNG")
+    others, activated = chart.panels[0].lines
+    assert (len(others.points), len(activated.points)) == (34, 6)
+    assert others.marker != activated.marker  # for readers who see no colours
 
 
 def test_dispersion_is_the_activated_vectors_spread_over_that_of_all():

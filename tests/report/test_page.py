@@ -40,7 +40,10 @@ def page_file(tmp_path_factory, make_source):
     about = About(
         path='runs/"l1"',
         recipe={"sae": {"entropy_weight": 0.1, "note": HOSTILE_NAME}},
-        curves={"train": {name: [row[name] for row in history] for name in ("step", "fvu", "entropy", "l0")}},
+        curves={
+            "train": {name: [row[name] for row in history] for name in ("step", "fvu", "entropy", "l0")},
+            "validation": {name: [history[-1][name]] for name in ("step", "fvu", "entropy")},
+        },
         comsem=named,
         compare={"at": [0.1], "figures": list(figures), "lines": [line, {**line, "method": "topk", "family": "topk"}]},
         entropy=[
@@ -106,6 +109,14 @@ def test_the_overview_shows_fvu_and_entropy_together_and_every_part(visit):
     assert "What the model loses" in headings
     assert "Entropy by position" in headings
     assert page.title().startswith("Overview")
+
+
+def test_a_curve_of_one_point_is_a_point(visit):
+    page = visit()
+    curves = page.locator("section", has=page.locator("h2", has_text="Training")).locator("svg")
+    assert curves.count() == 3
+    assert [curves.nth(n).locator("circle").count() for n in range(3)] == [1, 1, 0]  # none of L0
+    assert "validation: 0.5" in curves.nth(0).locator("circle title").text_content()
 
 
 def test_the_table_sorts_searches_and_filters_and_its_address_says_how(visit):

@@ -134,6 +134,8 @@ def test_the_same_report_twice_is_the_same_file(tmp_path, saved_bae, activations
         (["--bae", "{bae}", "--activations", "{acts}", "--map", "tsne"], "unknown map"),
         (["--bae", "{bae}", "--activations", "{acts}", "--comsem", "{tmp}"], "holds no features.jsonl"),
         (["--bae", "{bae}", "--activations", "{acts}", "--out", "/sys/report.html"], "cannot write"),
+        (["--bae", "{bae}", "--text", "{tmp}/none.txt"], "none.txt: --text takes a text file, a document a line"),
+        (["--bae", "{bae}", "--activations", "{acts}", "--device", "tpu"], "no such device: 'tpu'; give cpu, cuda or"),
         (["--bae", "{bae}", "--without-model"], "--without-model needs --activations"),
         (["--bae", "{bae}", "--model", "{tmp}"], "give --activations"),
         (["--bae", "{wide}", "--activations", "{acts}"], "width 128; this SAE's d_in is 64"),

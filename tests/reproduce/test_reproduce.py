@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 from mini_run import MINI, documents
@@ -71,7 +72,9 @@ def test_without_a_task_in_context_learning_is_left_out_and_not_failed(tmp_path)
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "paper"])
-def test_a_dry_run_says_every_stage_with_its_settings(size, capsys, monkeypatch):
+def test_a_dry_run_says_every_stage_with_its_settings(size, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("stories.txt").write_text("Once upon a time.\n")
     given = ["--model", str(demo_model_dir()), "--text", "stories.txt"] if size == "small" else []
     assert main(["reproduce", "--size", size, "--dry-run", *given]) == 0
     out = capsys.readouterr().out
@@ -98,7 +101,9 @@ def test_settings_of_every_size_are_fields_that_the_stages_take():
         (["--layers", "9"], r"layers of features are 1 to 4, got \[9\]"),
         (["--stages", "entropi"], "unknown stage 'entropi'; did you mean 'entropy'"),
         (["--task", "nowhere.txt"], "there is no nowhere.txt"),
-        (["--size", "small", "--model", "/nowhere", "--text", "x.txt"], "there is no Llama /nowhere"),
+        (["--size", "small", "--model", "/nowhere", "--text", "stories"], "there is no Llama /nowhere"),
+        (["--size", "small", "--model", str(demo_model_dir()), "--text", "x.txt"], "there is no text file x.txt: give one"),
+        (["--processes", "0"], "--processes must be at least 1, got 0"),
     ],
 )
 def test_wrong_input_is_said_before_anything_is_done(arguments, message, tmp_path, capsys):

@@ -181,6 +181,13 @@ def test_the_command_refuses_an_sae_of_another_width(make_bae, prompts_file, tmp
     assert not (tmp_path / "steer").exists()
 
 
+def test_prompts_that_are_not_there_leave_no_directory_behind(make_bae, tmp_path, capsys):
+    bae_lens.save(make_bae(), tmp_path / "bae")
+    assert cli.main(command(tmp_path / "bae", tmp_path / "none.txt", tmp_path / "steer")) == 2
+    assert "none.txt is not there: give a file" in capsys.readouterr().err
+    assert not (tmp_path / "steer").exists()
+
+
 def test_windows_are_the_first_of_a_file_and_fit_the_context(model, prompts_file):
     assert text_windows(model, prompts_file, 3, 16).tokens.shape == (3, 16)
     with pytest.raises(ValueError, match="windows of 300 tokens are longer than the model's context of 256"):

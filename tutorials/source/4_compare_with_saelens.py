@@ -6,20 +6,25 @@
 # lets `bae-lens compare` do it properly.
 
 # %%
+import tempfile
+from pathlib import Path
+
 import bae_lens
 from bae_lens.demo import demo_model_dir
 from bae_lens.demo.corpus import python_docs
 
 HOOK = "blocks.1.hook_resid_pre"
 
-model = bae_lens.load_model(demo_model_dir())
-text = python_docs()
-windows, held_out_windows = (bae_lens.tokenize(model.tokenizer, part, 128) for part in (text.train[:300], text.held_out))
-x = bae_lens.harvest(model, windows, HOOK, max_tokens=80_000, progress=False).vectors
-held_out = bae_lens.harvest(model, held_out_windows, HOOK, max_tokens=8_000, progress=False).vectors
+work = Path(tempfile.mkdtemp())
+# %cd -q {work}
+model = bae_lens.load_for_harvest(demo_model_dir(), [HOOK])
+bae_lens.harvest_to_disk(model, python_docs().train, hooks=[HOOK], out="acts", tokens=60_000, progress=False)
+train, rest = bae_lens.ActivationDataset("acts").split(held_out=0.15, seed=0)  # by document
+x, held_out = train.tensor(), rest.tensor(limit=5_000)
 
-recipe = bae_lens.recipes.recommended(model.cfg.d_model, steps=600, entropy_weight=0.2)
-bae = bae_lens.train(x, recipe, metadata={"hook_name": HOOK}, progress=False).bae
+recipe = bae_lens.recipes.recommended(train.d_in, steps=400, entropy_weight=0.2)
+bae = bae_lens.train(x, recipe, metadata=train.metadata, progress=False).bae
+print(f"{len(x):,} vectors to train on, {len(held_out):,} of other documents")
 
 # %% [markdown]
 # ## SAELens' own, by SAELens' own trainer
@@ -33,7 +38,7 @@ from bae_lens.compare.baselines import standard, topk, train_baseline
 k = round(code_statistics(bae, held_out).l0)
 saes = {"BAE": bae}
 for name, baseline in ((f"TopK, k = {k}", topk(k)), ("Standard", standard(1.0))):
-    saes[name] = train_baseline(baseline, x, recipe.sae.d_sae, recipe.trainer, {"hook_name": HOOK})
+    saes[name] = train_baseline(baseline, x, recipe.sae.d_sae, recipe.trainer, train.metadata)
 for name, sae in saes.items():
     print(f"{name}: {type(sae).__module__}.{type(sae).__name__}")
 
@@ -64,23 +69,17 @@ for name, sae in saes.items():
     )
 
 # %% [markdown]
-# One row has fewer bits, another a lower FVU: they are points on different curves, and such points cannot be ranked. So compare at
+# Where one row has fewer bits and another a lower FVU, they are points on different curves, and cannot be ranked. So compare at
 # *equal FVU*: tune each method to reach it, with the same number of tries.
 #
 # ## `bae-lens compare`
 #
 # It does that: every method gets the same number of tries, aims them at the FVUs of `--at`, and the report puts the bits at that FVU
-# side by side, with intervals over seeds. It resumes; the SAEs stay in SAELens' format. Here two tries of a few hundred steps, so the
-# curves are short; `bae_nested` is the recipe `rate_distortion`.
+# side by side, with intervals over seeds. It resumes; the SAEs stay in SAELens' format. Here two tries of few steps and one seed, so the
+# curves are short and nothing has converged; `bae_nested` is the recipe `rate_distortion`. The activations are those from above.
 
 # %%
-import tempfile
-from pathlib import Path
-
-work = Path(tempfile.mkdtemp())
-# %cd -q {work}
-# !bae-lens harvest --hooks blocks.1.hook_resid_pre --tokens 60_000 --out acts
-# !bae-lens compare --activations acts --with bae,bae_nested,topk,pca --steps 300 --tries 2 --seeds 1 --at 0.2 --held-out-tokens 4000 --tokens 40000 --jobs 1 --out compare > log.txt
+# !bae-lens compare --activations acts --with bae,bae_nested,topk,pca --steps 200 --tries 2 --seeds 1 --at 0.2 --held-out-tokens 4000 --tokens 20000 --jobs 1 --out compare > log.txt
 
 # %%
 from IPython.display import Markdown

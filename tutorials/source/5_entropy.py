@@ -21,7 +21,7 @@ work = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## By layer and position
 #
-# Cut the corpus into pieces, harvest a few positions of each at two layers, and train a BAE on every layer and position: three short
+# Cut the corpus into pieces, harvest a few positions of each at two layers, and train a BAE on every layer and position: two
 # commands. (`Path.write_text` stands in for your own text file, a document a line.)
 
 # %%

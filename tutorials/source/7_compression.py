@@ -39,6 +39,9 @@ print(
     f"{full} bytes a vector in fp32, {summary.bytes_a_vector:.1f} in the file: {summary.bytes_a_vector / full:.1%}, "
     f"at a cosine of {summary.cosine:.3f}"
 )
+print(
+    f"with the decoder, whose size does not grow with the vectors, {summary.bytes / len(dataset):.1f} bytes for each of so few"
+)
 
 # %% [markdown]
 # The share in the first place and the fidelity in the second belong together: *that* many bytes for *that* much of the vector.

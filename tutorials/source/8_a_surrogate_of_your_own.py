@@ -63,8 +63,9 @@ for name, width in (("clip", 0.3), ("triangle", 0.5), ("identity", 1.0)):
     print(f"{name:9} H = {stats.entropy:6.2f} bits where the truth is {R}, FVU {stats.fvu:.4f}, {stats.live} bits alive")
 
 # %% [markdown]
-# (`revise_at=[]` leaves out the recipe's own repair of lost and doubled bits, so that what is compared is the surrogates. `bae-lens synthetic`
-# is the whole benchmark.)
+# An FVU of zero says that every direction was found. Where H is then a bit or so over the truth, two bits share a direction: that is the
+# commonest failure, and the recipe's own repair of lost and doubled bits, which `revise_at=[]` leaves out here so that surrogates are
+# compared, removes it. Where the FVU is high, H says nothing. (`bae-lens synthetic` is the whole benchmark.)
 #
 # ## On real activations
 #

@@ -197,7 +197,7 @@ ENTRIES = (
         "Table 3",
         "compression",
         ("codec table",),
-        "bae-lens reproduce --size small --model DIR --text FILE --stages codec --out runs/reproduce",
+        "bae-lens reproduce --size small --model DIR --text FILE --stages inputs,harvest,compare,codec --out runs/reproduce",
         _each(["codec table"], lambda found: table_3(read_table(found))),
     ),
     Entry("Table 4", "BAEs without their low scores", (COMSEM,), INTERPRET, _table_4),

@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from bae_lens.files import check_output_directory, check_writable, write_bytes, write_json, write_text
 from bae_lens.pictures.interactive import chart_html
@@ -124,7 +125,7 @@ def _body(one: Shown) -> str:
 
 
 def _picture(name: str, title: str) -> str:
-    stem, alt = html.escape(name), html.escape(title)
+    stem, alt = quote(name), html.escape(title)  # a directory may be called "50%" or "#2"
     links = f'<a href="{stem}.html">interactive</a>, <a href="{stem}.svg">SVG</a>'
     return f'<p><img src="{stem}.png" alt="{alt}" loading="lazy"><br>{alt} ({links})</p>'
 

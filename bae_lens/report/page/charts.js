@@ -81,7 +81,7 @@ function lineChart({ width, height = 170, series, title, xTitle, yTitle, isLog =
     const path = known.map((p, i) => `${i ? "L" : "M"}${atX(p[0]).toFixed(1)} ${atY(p[1]).toFixed(1)}`).join("");
     const style = `series-${one.style ?? number}`;
     svg.append(s("path", { d: path, class: `line ${style}` }));
-    if (marks) for (const p of known) {
+    if (marks || known.length === 1) for (const p of known) { // one point alone has no line
       svg.append(s("circle", { cx: atX(p[0]), cy: atY(p[1]), r: 4, class: `mark ${style}`, "fill-opacity": p[2] ?? 1 },
         s("title", {}, `${one.name}: ${format(p[1])} at ${p[0]}${p[3] ? `, ${p[3]}` : ""}`)));
     }
