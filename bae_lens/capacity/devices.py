@@ -82,7 +82,8 @@ DEVICES = {
 class Achieved(NamedTuple):
     """Which share of a device's peak rates training reaches."""
 
-    products: float
+    fp32: float
+    tf32: float
     int8: float
     bandwidth: float
 

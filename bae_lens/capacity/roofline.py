@@ -7,12 +7,13 @@ from bae_lens.model.config import encoder_width
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.training.memory import FLOAT
 
-CPU = Achieved(1.0, 1.0, 1.0)
+CPU = Achieved(1.0, 1.0, 1.0, 1.0)
 """A CPU's rates are measured ones already (`bae-lens plan --measure`)."""
-GPU = Achieved(0.8, 0.8, 0.9)
-"""Of the datasheet's: on an H100 SXM with PyTorch 2.11, a product of 8192 x 8192 matrices in bf16 ran at 798 of 989
-TFLOP/s and a copy at 3.0 of 3.35 TB/s. The shares of fp32, TF32 and int8 products and of other devices were not
-measured: they are taken to be these."""
+GPU = Achieved(fp32=0.8, tf32=0.386, int8=0.149, bandwidth=0.9)
+"""Of the datasheet's. TF32 and int8: from one step of a BAE on an H200 (d = 2048, d' = 8192, 4,096 vectors; 2026-11-26,
+`python benchmarks/step.py --device cuda`), 6.7 ms of which the covariance took 2.47: with all that a step does besides
+products, and with the launches of kernels. fp32 and bandwidth: from a product of 8192 x 8192 matrices in bf16 (798 of 989
+TFLOP/s) and a copy (3.0 of 3.35 TB/s) on an H100 SXM. Other devices were not measured: they are taken to reach the same."""
 ELEMENTWISE = 12
 """How often a step reads or writes a code that is as wide as the bits, one number each: counted in `TrainingBAE`."""
 ADAM = 7
@@ -68,6 +69,7 @@ def step_parts(sae: TrainingBAEConfig, batch_size: int, code: CodeShape, *, spar
 def part_seconds(part: Part, device: Device, *, tf32: bool = False) -> float:
     """How long a part takes."""
     achieved = CPU if device.is_cpu else GPU
-    rate = device.tf32 if tf32 else device.fp32
-    products = achieved.int8 * device.int8 if part.is_int8 else achieved.products * rate
+    products = achieved.tf32 * device.tf32 if tf32 else achieved.fp32 * device.fp32
+    if part.is_int8:
+        products = achieved.int8 * device.int8
     return max(part.operations / products, part.bytes / (achieved.bandwidth * device.bandwidth))
