@@ -36,6 +36,8 @@ class SAELensShards(Shards):
             raise ValueError(f"{path} was saved shuffled, by a list of places: save dataset.flatten_indices() instead")
         self.table, name = table, hook or hooks[0]
         self.context_size, width = features[name].shape
+        if self.context_size < 1 or width < 1:
+            raise ValueError(f"{path} says that {name} has contexts of {self.context_size} tokens and {width} numbers a vector")
         parts = [_vectors(chunk.storage, width) for chunk in table.data.column(name).chunks if len(chunk)]
         if not parts:
             raise ValueError(f"{path} holds no vectors")

@@ -67,7 +67,7 @@ def _read_numbers(path: Path) -> dict[str, int]:
         values = json.loads(path.read_text(encoding="utf-8"))
         kind = values["format"], values["version"]
         numbers = {name: int(values[name]) for name in ("tokens", "bits_per_feature", "most_codes")}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} does not describe counts: {error!r}") from error
     if kind != (FORMAT, VERSION):
         raise ValueError(f"{path} is of another format: {kind[0]!r}, version {kind[1]!r}")
@@ -86,7 +86,7 @@ def _inconsistency(counts: BitCounts) -> str:
     c = counts.bits_per_feature
     if any(t.dtype not in (torch.int32, torch.int64) for t in tensors):
         return "counts must be whole numbers"
-    if counts.tokens < 1 or c < 1 or counts.ones.dim() != 1 or not len(counts.ones) or len(counts.ones) % c:
+    if not 1 <= counts.tokens < 2**63 or c < 1 or counts.ones.dim() != 1 or not len(counts.ones) or len(counts.ones) % c:
         return f"{tuple(counts.ones.shape)} bits of {counts.tokens} vectors, {c} a feature"
     if counts.ones.min() < 0 or counts.ones.max() > counts.tokens:
         return f"a bit is on {int(counts.ones.max())} times in {counts.tokens} vectors"

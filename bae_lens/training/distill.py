@@ -19,6 +19,7 @@ from bae_lens.model.bae import BAE
 from bae_lens.training.config import TrainerConfig
 from bae_lens.training.data import Vectors, as_source
 from bae_lens.training.inference import estimate_from, own_generators
+from bae_lens.training.memory import FLOAT, free_bytes, gib
 from bae_lens.training.normalization import Normalization, fit
 from bae_lens.training.schedules import Schedule
 
@@ -76,6 +77,7 @@ def distill_encoder(
     Raises:
         TypeError, ValueError: If the BAE does not refine, has no prior or has hidden units already, a number is out of range,
             or the vectors do not fit.
+        MemoryError: If the device's free memory does not hold the hidden units.
         FloatingPointError: If the loss is not finite.
     """
     _check(bae, hidden)
@@ -171,6 +173,12 @@ def _check(bae: BAE, hidden: int) -> None:
     bae.check_prior()
     if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 0:
         raise ValueError(f"hidden must be a whole number of at least 0, got {hidden!r}")
+    needed, free = 4 * FLOAT * hidden * (bae.cfg.d_in + bae.d_pre), free_bytes(str(bae.device))
+    if needed > free:
+        raise MemoryError(
+            f"{hidden} hidden units take about {gib(needed)} with gradients and moments, {gib(free)} are free on {bae.device}: "
+            "lower `hidden`"
+        )
 
 
 def _stop_if_not_finite(loss: float, step: int) -> None:

@@ -141,8 +141,8 @@ def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str, *, revise
     needed, free = training_bytes(sae, batch_size, revises=revises), free_bytes(device)
     if needed > free:
         raise MemoryError(
-            f"training d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size} takes about {_gib(needed)}, "
-            f"{_gib(free)} are free on {device}: {LOWER}"
+            f"training d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size} takes about {gib(needed)}, "
+            f"{gib(free)} are free on {device}: {LOWER}"
         )
 
 
@@ -169,10 +169,11 @@ def memory_errors(sae: TrainingBAEConfig, batch_size: int, device: str, runs: in
         together = f" for each of {runs} BAEs that are trained together" if runs > 1 else ""
         raise MemoryError(
             f"{device} ran out of memory: d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size}{together} "
-            f"takes about {_gib(estimate)}, vectors apart, and {_gib(free_bytes(device))} are free now: {LOWER}"
+            f"takes about {gib(estimate)}, vectors apart, and {gib(free_bytes(device))} are free now: {LOWER}"
             f"{', or train fewer together' if runs > 1 else ''}. With resume=True the same goes on from the last checkpoint"
         ) from error
 
 
-def _gib(size: float) -> str:
+def gib(size: float) -> str:
+    """Bytes as a person reads them."""
     return f"{size / 2**30:.3g} GiB"

@@ -133,6 +133,8 @@ def synthetic(
     The entropy weight is 0.02 up to 1,024 bits and falls as 1 / d' beyond: all bits begin with an entropy of 1, whatever the
     rank, and at d' = 4096 a weight of 0.02 silences them before they have learnt anything (docs/synthetic_benchmark.md).
     """
+    if isinstance(bits_per_feature, bool) or not isinstance(bits_per_feature, int) or bits_per_feature < 1:
+        raise ValueError(f"bits_per_feature must be a whole number of at least 1, got {bits_per_feature!r}")
     if entropy_weight is None:
         entropy_weight = 2e-2 * min(1.0, 1024 / (_width(d_in, expansion) * bits_per_feature))
     sae = TrainingBAEConfig(

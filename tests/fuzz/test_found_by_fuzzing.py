@@ -1,6 +1,7 @@
 """Defects that fuzzing found, each by itself."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -129,3 +130,39 @@ def test_metadata_that_are_no_dictionary_leave_no_directory(tmp_path):
     with pytest.raises(TypeError, match=r"metadata must be a dictionary|Type-check|type"):
         bae_lens.save_activations(tmp_path / "acts", [torch.ones(4, 2)], metadata=True)
     assert not (tmp_path / "acts").exists()
+
+
+@pytest.mark.parametrize("tokens", ["1e308", "1e999", "-1"])
+def test_counts_of_more_tokens_than_a_number_holds_are_refused(tokens, good_files, tmp_path):
+    """It was an OverflowError."""
+    reader = good_files("counts", tmp_path)
+    described = next(tmp_path.rglob("*.json"))
+    described.write_text(re.sub(r'"tokens": \d+', f'"tokens": {tokens}', described.read_text()))
+    with pytest.raises(ValueError, match="does not describe counts|does not hold together"):
+        reader.read(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [[0, 8], [4, 0]])
+def test_cached_activations_of_no_width_are_refused(shape, good_files, tmp_path):
+    """It was PyTorch's: shape '[-1, 0]' is invalid."""
+    reader = good_files("saelens_cache", tmp_path)
+    info = next(tmp_path.rglob("dataset_info.json"))
+    described = json.loads(info.read_text())
+    described["features"]["hook"]["shape"] = shape
+    info.write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"numbers a vector|cannot be read"):
+        reader.read(tmp_path)
+
+
+@pytest.mark.parametrize("bits", [0, -1, True, 1.5, [], None])
+def test_the_synthetic_recipe_wants_a_whole_number_of_bits_a_feature(bits):
+    """It was a ZeroDivisionError, or an OverflowError."""
+    with pytest.raises((ValueError, TypeError), match=r"bits_per_feature must be a whole number|Type-check"):
+        bae_lens.recipes.synthetic(4, 2, bits_per_feature=bits)
+
+
+def test_hidden_units_that_no_memory_holds_are_a_memory_error():
+    """It was the allocator's RuntimeError."""
+    bae = bae_lens.train(torch.randn(64, 4), bae_lens.recipes.rate_distortion(4, 2, steps=4, batch_size=16, k=2)).bae
+    with pytest.raises(MemoryError, match=r"hidden units take about .* GiB .* lower `hidden`"):
+        bae_lens.distill_encoder(bae, torch.randn(64, 4), hidden=2**40, steps=1)
