@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tabulate import tabulate
 
-from bae_lens.capacity.plan import FREE, LARGEST_SPLIT, Plan
+from bae_lens.capacity.plan import BESIDE, FREE, LARGEST_SPLIT, Plan
 
 MEMORY_PARTS = {
     "weights": "weights",
@@ -40,8 +40,7 @@ def verdict(plan: Plan) -> str:
         more = f", data parallel over {plan.shards} such groups" if plan.shards > 1 else ""
         return f"{one}: it does not fit. Feature parallel over {plan.split} devices makes it fit{at_once}{more}{lacking}."
     if plan.baes > 1:
-        beside = int(0.8 * room // plan.whole.peak)
-        batched = f"; a device holds {beside} of them, which a grid trains together" if beside > 1 else ""
+        batched = f"; a device trains {plan.batched} of them together" if plan.batched > 1 else ""
         return f"{one}: it fits. The grid gives each of {plan.at_once} devices a BAE at a time{batched}."
     if plan.shards > 1:
         each = w.batch_size // plan.shards
@@ -92,7 +91,7 @@ def _memory(plan: Plan) -> str:
 
 def _step(plan: Plan) -> str:
     rows = [(name, f"{1e3 * seconds:.3g}") for name, seconds in plan.step.items() if seconds]
-    rows.append(("a step (reading goes on beside)", f"{1e3 * plan.step_seconds:.3g}"))
+    rows.append((f"a step ({' and '.join(BESIDE)} go on beside)", f"{1e3 * plan.step_seconds:.3g}"))
     return tabulate(rows, headers=("part of a step", "ms"), colalign=("left", "right"), disable_numparse=True)
 
 

@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 from bae_lens.activations.dataset import MEMORY
 from bae_lens.activations.shard_writer import PLACE_BYTES
 from bae_lens.capacity.devices import Device, device_of
-from bae_lens.capacity.roofline import CPU, GPU, CodeShape, part_seconds, step_parts
+from bae_lens.capacity.roofline import CPU, GPU, LAUNCHES, CodeShape, part_seconds, step_parts
 from bae_lens.objective.config import TrainingBAEConfig
 from bae_lens.training.memory import FLOAT, TrainingMemory, training_memory
 from bae_lens.training.recipes import recommended
+from bae_lens.training.together import MOST_TOGETHER, SHARE_OF_MEMORY
 
 FREE = 0.95
 """Share of a device's memory that is left beside the libraries' own."""
 LARGEST_SPLIT = 64
 """Processes over which the features of one BAE are split at most."""
+BESIDE = ("reading", "launches")
+"""Parts of a step that go on while the device computes."""
 STORED = {"bf16": 2, "fp16": 2, "fp32": 4}
 """Bytes of a number on disk, by `bae-lens harvest --dtype`."""
 CHECKPOINTS = 2
@@ -79,11 +82,13 @@ class Plan(NamedTuple):
     shards: int
     """Devices over which the minibatches of one BAE are split (data parallel)."""
     at_once: int
-    """BAEs that train at the same time."""
+    """BAEs that train at the same time, a group of devices each."""
+    batched: int
+    """BAEs that a grid trains together on one device, which share the launches of kernels; `at_once` counts them as one."""
     memory: TrainingMemory
     """On each device."""
     step: dict[str, float]
-    """Seconds of a step by part; "reading" and "exchange" come beside the arithmetic's parts."""
+    """Seconds of a step by part; beside the arithmetic's parts "exchange", and what goes on at the same time (`BESIDE`)."""
     steps: int
     """Of each BAE."""
     disk_activations: float
@@ -94,8 +99,8 @@ class Plan(NamedTuple):
 
     @property
     def step_seconds(self) -> float:
-        """Reading goes on beside the arithmetic."""
-        return max(self.step["reading"], sum(t for name, t in self.step.items() if name != "reading"))
+        """Reading, and launching kernels, go on beside the arithmetic."""
+        return max(*(self.step[name] for name in BESIDE), sum(t for name, t in self.step.items() if name not in BESIDE))
 
     @property
     def hours(self) -> float:
@@ -119,7 +124,10 @@ class Plan(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Every number as JSON values."""
-        fields = {name: getattr(self, name) for name in ("baes", "split", "shards", "at_once", "step", "steps", "step_seconds")}
+        fields = {
+            name: getattr(self, name)
+            for name in ("baes", "split", "shards", "at_once", "batched", "step", "steps", "step_seconds")
+        }
         disk = {"disk_activations": self.disk_activations, "disk_runs": self.disk_runs, "host": self.host}
         return {
             "wanted": dataclasses.asdict(self.wanted),
@@ -150,6 +158,9 @@ def make_plan(wanted: Wanted, device: Device | None = None) -> Plan:
     groups = max(wanted.gpus // (split or 1), 1)  # devices that hold one BAE together are a group
     shards = 1 if baes > 1 or groups < 2 else max(n for n in range(1, groups + 1) if wanted.batch_size % n == 0)
     part, batch = _split(sae, split or 1), wanted.batch_size // shards
+    at_once = min(baes, groups)
+    room = int(SHARE_OF_MEMORY * FREE * device.memory // whole.peak) if split == 1 and not device.is_cpu else 1
+    batched = max(1, min(room, MOST_TOGETHER, -(-baes // at_once)))
     return Plan(
         wanted=wanted,
         device=device,
@@ -158,9 +169,10 @@ def make_plan(wanted: Wanted, device: Device | None = None) -> Plan:
         whole=whole,
         split=split,
         shards=shards,
-        at_once=min(baes, groups),
+        at_once=at_once,
+        batched=batched,
         memory=_memory(part, batch, wanted),
-        step=_step(sae, wanted, device, split or 1, shards),
+        step=_step(sae, wanted, device, split or 1, shards, batched),
         steps=max(1, round(wanted.epochs * wanted.tokens / wanted.batch_size)),
         disk_activations=baes * wanted.tokens * (wanted.d_in * STORED[wanted.dtype])
         + wanted.positions * wanted.tokens * PLACE_BYTES,
@@ -188,7 +200,7 @@ def _memory(sae: TrainingBAEConfig, batch_size: int, wanted: Wanted) -> Training
     return training_memory(sae, batch_size, samples=int(min(wanted.tokens, 2**31)))
 
 
-def _step(sae: TrainingBAEConfig, wanted: Wanted, device: Device, split: int, shards: int) -> dict[str, float]:
+def _step(sae: TrainingBAEConfig, wanted: Wanted, device: Device, split: int, shards: int, batched: int) -> dict[str, float]:
     """Seconds of a step by part, on one of the devices that share a BAE."""
     batch = wanted.batch_size // shards
     parts = step_parts(sae, batch, CodeShape(), sparse=device.is_cpu)
@@ -196,6 +208,7 @@ def _step(sae: TrainingBAEConfig, wanted: Wanted, device: Device, split: int, sh
     link = device.link * (CPU if device.is_cpu else GPU).bandwidth
     seconds["exchange"] = _exchanged(sae, batch, split, shards) / link
     seconds["reading"] = batch * wanted.d_in * STORED[wanted.dtype] / wanted.disk_rate
+    seconds["launches"] = 0.0 if device.is_cpu else LAUNCHES / batched
     return seconds
 
 

@@ -14,6 +14,10 @@ GPU = Achieved(fp32=0.8, tf32=0.386, int8=0.149, bandwidth=0.9)
 `python benchmarks/step.py --device cuda`), 6.7 ms of which the covariance took 2.47: with all that a step does besides
 products, and with the launches of kernels. fp32 and bandwidth: from a product of 8192 x 8192 matrices in bf16 (798 of 989
 TFLOP/s) and a copy (3.0 of 3.35 TB/s) on an H100 SXM. Other devices were not measured: they are taken to reach the same."""
+LAUNCHES = 3.2e-3
+"""Seconds in which the processor launches a step's kernels on a GPU, however little they do: 32 BAEs of d = 128 and d' = 512
+took 51.6 s for 500 steps each on an H200, one after another (2026-11-26, `python benchmarks/scale.py --only grid --device cuda
+--rounds 1`). BAEs that are trained together share them."""
 ELEMENTWISE = 12
 """How often a step reads or writes a code that is as wide as the bits, one number each: counted in `TrainingBAE`."""
 ADAM = 7

@@ -19,13 +19,11 @@ from bae_lens.files import write_json, write_text
 from bae_lens.grid.options import Cell, GridOptions, cells_of
 from bae_lens.grid.work import GridData, Unit, bae_of, failure_file, train_unit
 from bae_lens.jobs import Failure, Job, Say, is_there, results
-from bae_lens.training.together import kind_of, pays, together_at_most
+from bae_lens.training.together import MOST_TOGETHER, kind_of, pays, together_at_most
 from bae_lens.version import __version__
 
 GRID = "grid.json"
 TABLE = "grid.csv"
-MOST_TOGETHER = 64
-"""BAEs that are trained as one computation at most: more of them take longer in proportion."""
 REST = 30.0
 """Seconds between two writings of the manifest while cells are made."""
 

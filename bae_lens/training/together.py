@@ -32,6 +32,8 @@ MAY_DIFFER = {"sae": ("entropy_weight", "covariance_weight"), "trainer": ("seed"
 """Of BAEs that are trained together, fields of their recipes that need not be equal."""
 SAMPLEWISE = {name: surrogate.gradient for name, surrogate in SURROGATES.items()}
 """The surrogates that come with the package: each looks at one entry at a time, as one of your own need not."""
+MOST_TOGETHER = 64
+"""BAEs that are trained as one computation at most: more of them take longer in proportion."""
 SHARE_OF_MEMORY = 0.8
 """Of a device's free memory, what trainings that run together may take, vectors apart."""
 SMALL_STEP = 2**23

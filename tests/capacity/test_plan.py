@@ -45,11 +45,20 @@ def test_adam_is_bound_by_memory_and_large_products_are_not():
 def test_the_steps_are_epochs_times_vectors_by_the_batch_and_hours_are_theirs():
     plan = make_plan(wanted(epochs=200))
     assert plan.steps == 200 * 8e6 / 512
-    arithmetic = sum(seconds for name, seconds in plan.step.items() if name != "reading")
-    assert plan.step_seconds == max(arithmetic, plan.step["reading"])
+    arithmetic = sum(seconds for name, seconds in plan.step.items() if name not in ("reading", "launches"))
+    assert plan.step_seconds == max(arithmetic, plan.step["reading"], plan.step["launches"])
     assert plan.hours == pytest.approx(plan.step_seconds * plan.steps / 3600)
     assert plan.cost is None
     assert make_plan(wanted(price=2.5)).cost == pytest.approx(2.5 * plan.hours)
+
+
+def test_steps_that_were_timed_on_an_h200_come_out():
+    """docs/training_step.md and docs/grid.md, 2026-11-26."""
+    large = make_plan(wanted(device="h200", tf32=True, batch_size=4096, disk_rate=1e12))
+    assert large.step_seconds == pytest.approx(6.7e-3, rel=0.02)
+    assert large.step["covariance"] == pytest.approx(2.47e-3, rel=0.02)
+    small = make_plan(wanted(device="h200", d_in=128))
+    assert small.step_seconds == pytest.approx(51.6 / 32 / 500, rel=0.02)
 
 
 def test_a_slow_disk_makes_steps_as_long_as_reading_takes():
@@ -90,7 +99,10 @@ def test_a_grid_spreads_its_baes_over_the_devices_and_takes_as_many_rounds():
     one = make_plan(wanted(tokens=262_144))
     grid = make_plan(wanted(tokens=262_144, layers=16, positions=11, gpus=8))
     assert (grid.baes, grid.at_once, grid.shards) == (176, 8, 1)
-    assert grid.hours == pytest.approx(22 * one.hours)
+    assert grid.batched == 22
+    assert grid.step["launches"] == pytest.approx(one.step["launches"] / 22)
+    assert grid.hours * 3600 == pytest.approx(22 * grid.step_seconds * grid.steps)
+    assert grid.step_seconds < one.step_seconds == one.step["launches"]
     assert "grid" in verdict(grid)
     assert grid.disk_activations == 176 * 262_144 * 2048 * 4 + 11 * 262_144 * 16
 
