@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -56,10 +57,10 @@ def alone_in(directory: Path) -> Iterator[None]:
     """
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     file = directory / LOCK
-    lock = None
+    lock, is_own = None, False
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = take(file, PATIENCE)
+        lock = _enter(directory, file)
+        is_own = True
     except BlockingIOError:
         raise BlockingIOError(
             f"{directory} is in use: {_holder(file)} is at work on it; wait for that, or stop it and go on from what it has "
@@ -74,7 +75,7 @@ def alone_in(directory: Path) -> Iterator[None]:
                 append_text(file, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n")
         yield
     finally:
-        if lock is None or lock.is_locked:  # not so in a fork of the process that took it
+        if is_own and (lock is None or lock.is_locked):  # not so in a fork of the process that took it
             with suppress(OSError):
                 file.unlink()  # before others can take it: a file that was unlinked is no lock to them
         if lock is not None:
@@ -82,6 +83,20 @@ def alone_in(directory: Path) -> Iterator[None]:
         with suppress(OSError):
             for path in made:
                 path.rmdir()
+
+
+def _enter(directory: Path, file: Path) -> FileLock | None:
+    """Takes the lock, as `take`; anew where somebody who leaves has removed the directory meanwhile."""
+    ends = time.monotonic() + PATIENCE
+    for tries_left in reversed(range(50)):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            return take(file, max(0.0, ends - time.monotonic()))
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+            time.sleep(0.01)
+    raise AssertionError
 
 
 def _holder(file: Path) -> str:

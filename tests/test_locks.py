@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -119,3 +120,29 @@ def test_a_lock_that_cannot_be_opened_is_an_error_and_not_no_lock(tmp_path):
     with pytest.raises(OSError, match=r"\.lock"), alone_in(tmp_path):
         pass
     assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
+def test_who_waits_while_the_holder_leaves_and_removes_the_directory_is_alone_in_it(tmp_path, monkeypatch):
+    """It went in without a lock, and removed that of the next one."""
+    monkeypatch.setattr(locks, "PATIENCE", 5.0)
+    run, entered, leave = tmp_path / "runs" / "run", threading.Event(), threading.Event()
+
+    def leaves():
+        with alone_in(run):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=leaves)
+    thread.start()
+    assert entered.wait(60)
+    threading.Timer(0.3, leave.set).start()
+    with alone_in(run):
+        assert (run / LOCK).is_file()
+        with pytest.raises(BlockingIOError):
+            take(run / LOCK)
+        monkeypatch.setattr(locks, "PATIENCE", 0.0)
+        with pytest.raises(BlockingIOError, match="is in use"), alone_in(run):
+            pass
+        assert (run / LOCK).is_file()
+    thread.join()
+    assert not (run / LOCK).exists()

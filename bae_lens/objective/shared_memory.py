@@ -67,8 +67,9 @@ class Board:
     Of messages where the processes have no memory in common.
     """
 
-    PLACES = 4
-    """Of each process. Who puts up turn t has seen what all put up at turn t - 2, so all have done with turn t - 4."""
+    PLACES = 5
+    """Of each process. Who puts up turn t has waited for turn t - 2, so all have waited for turn t - 4, which they may still
+    read: turn t takes the place of turn t - 5."""
 
     def __init__(self, group: Any):
         self.group, self.world, self.rank = group, dist.get_world_size(group), dist.get_rank(group)
@@ -89,11 +90,11 @@ class Board:
             received = list(self.places[self.turn % self.PLACES, :, :length])
             received[self.rank][: len(values)] = values
             wait = self.meeting.come()
+            self.turn += 1
         else:
             mine = F.pad(values, (0, length - len(values)))
             received = [torch.empty_like(mine) for _ in range(self.world)]
             wait = _waiter(dist.all_gather(received, mine, group=self.group, async_op=True))
-        self.turn += 1
 
         def arrived() -> list[Tensor]:
             wait()
@@ -123,7 +124,7 @@ class Board:
         if device.type != "cpu" or not self.has_memory:
             return False
         if self.places is None or length > self.places.shape[2]:
-            width = 2 ** (length - 1).bit_length()
+            width = max(LINE, 2 ** (length - 1).bit_length())  # numbers of every type begin where they may
             common = common_memory(self.PLACES * self.world * width, torch.int8, self.group)
             if common is not None:
                 self.places, self.meeting = common.memory.view(self.PLACES, self.world, width), common.meeting
@@ -140,25 +141,37 @@ class Common(NamedTuple):
 
 
 def common_memory(elements: int, dtype: torch.dtype, group: Any) -> Common | None:
-    """Memory that all processes of a group see, zeros; None if one is on another machine, or there is no room."""
+    """Memory that all processes of a group see, zeros; None if one is on another machine, or there is no room.
+
+    The file is empty for as long as it has a name: whatever happens, nothing of any size stays when the processes end.
+    """
     name = torch.tensor([secrets.randbits(63), secrets.randbits(63)])
     dist.broadcast(name, dist.get_global_rank(group, 0), group)
     path = DIRECTORY / "bae_lens-{:016x}{:016x}".format(*name.tolist())
     world, rank = dist.get_world_size(group), dist.get_rank(group)
     size = world * LINE + elements * dtype.itemsize
+    file = None
     try:
-        if not _all(rank != 0 or _has_made(path, size), group):
-            return None
-        found = _opened(path, size)
-        meeting = None if found is None else Meeting(found[: world * LINE].view(torch.int64)[:: LINE // 8], path, group)
-        if not _all(found is not None, group):
-            return None
-        assert found is not None
-        assert meeting is not None
-        return Common(found[world * LINE :].view(dtype), meeting)
+        if _all(rank != 0 or _is_done(lambda: path.touch(0o600, exist_ok=False)), group):
+            file = _opened(path)
+        there = _all(file is not None, group)
     finally:
         if rank == 0:
-            path.unlink(missing_ok=True)  # who has opened it keeps it; nothing is left when they end
+            path.unlink(missing_ok=True)
+    if file is None or not there:
+        return None
+    if not _all(rank != 0 or _is_done(lambda: os.posix_fallocate(file.fileno(), 0, size)), group):
+        return None  # what is only promised would end the process when it is written to
+    found = _mapped(file, size)
+    meeting = None
+    if found is not None:
+        counts = found[: world * LINE].view(torch.int64)[:: LINE // 8]
+        meeting = _meeting(counts, file, group)
+    if not _all(meeting is not None, group):
+        return None
+    assert found is not None
+    assert meeting is not None
+    return Common(found[world * LINE :].view(dtype), meeting)
 
 
 class Meeting:
@@ -168,12 +181,11 @@ class Meeting:
     takes forty times as long. Each process holds a lock on a byte of the file; who has died holds none.
     """
 
-    def __init__(self, counts: Tensor, path: Path, group: Any):
+    def __init__(self, counts: Tensor, file: Any, group: Any):
         self.group, self.rank = group, dist.get_rank(group)
         self.counts = counts.numpy()
-        self.file = None
-        if platform.machine().lower() in ("x86_64", "amd64"):
-            self.file = path.open("r+b")
+        self.file = file if platform.machine().lower() in ("x86_64", "amd64") else None
+        if self.file is not None:
             _lock(self.file, self.rank)
 
     def come(self) -> Callable[[], None]:
@@ -196,7 +208,9 @@ class Meeting:
 
     def _look_for_lost(self, turn: int, waited: float) -> None:
         for rank, count in enumerate(self.counts.tolist()):
-            if rank != self.rank and count < turn and (waited > PATIENCE or self._is_dead(rank)):
+            if rank == self.rank or count >= turn:
+                continue
+            if waited > PATIENCE or (self._is_dead(rank) and self.counts[rank] < turn):  # it may have come, and left, just now
                 raise dist.DistError(f"process {rank} of {len(self.counts)} does not answer after {waited:.0f} s")
 
     def _is_dead(self, rank: int) -> bool:
@@ -204,6 +218,7 @@ class Meeting:
             _lock(self.file, rank)
         except OSError:
             return False
+        _unlock(self.file, rank)  # the others look, too
         return True
 
 
@@ -222,24 +237,38 @@ def _lock(file: Any, byte: int) -> None:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
 
 
-def _has_made(path: Path, size: int) -> bool:
+def _unlock(file: Any, byte: int) -> None:
+    import fcntl
+
+    fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
+
+
+def _is_done(act: Callable[[], Any]) -> bool:
     try:
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        act()
     except OSError:
         return False
-    try:
-        os.posix_fallocate(file, 0, size)  # what is only promised would end the process when it is written to
-    except OSError:
-        return False
-    finally:
-        os.close(file)
     return True
 
 
-def _opened(path: Path, size: int) -> UInt8[Tensor, " size"] | None:
+def _opened(path: Path) -> Any:
     try:
-        return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8) if path.stat().st_size == size else None
+        return path.open("r+b")
+    except OSError:
+        return None
+
+
+def _mapped(file: Any, size: int) -> UInt8[Tensor, " size"] | None:
+    try:
+        return torch.from_file(f"/proc/self/fd/{file.fileno()}", shared=True, size=size, dtype=torch.uint8)
     except (OSError, RuntimeError):
+        return None
+
+
+def _meeting(counts: Tensor, file: Any, group: Any) -> "Meeting | None":
+    try:
+        return Meeting(counts, file, group)
+    except OSError:  # there are no locks
         return None
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from jaxtyping import Int
+from torch import Tensor
 
 from bae_lens.activations.epochs import Share
 from bae_lens.objective.ranks import ALONE, Ranks
@@ -151,10 +152,17 @@ def distributed(*, feature_parallel: int = 1, device: str = "cpu", backend: str 
     dist.init_process_group(chosen, timeout=TIMEOUT)
     rank = dist.get_rank()
     with failing_together(rank):
-        mesh = init_device_mesh(kind.type, (world // feature_parallel, feature_parallel), mesh_dim_names=("data", "features"))
-        groups = (mesh.get_group(name) if mesh.size(number) > 1 else None for number, name in enumerate(("data", "features")))
-        yield Parallel(Ranks.of(*groups), rank, world, device)
+        teams = torch.arange(world).view(-1, feature_parallel)
+        yield Parallel(Ranks.of(_own_group(teams.T, rank), _own_group(teams, rank)), rank, world, device)
     dist.destroy_process_group()
+
+
+def _own_group(teams: Int[Tensor, "teams members"], rank: int) -> Any:
+    """The process group of a process's own team; None where it is alone. A DeviceMesh's groups would wait for half an hour."""
+    if teams.shape[1] == 1:
+        return None
+    groups = {tuple(team): dist.new_group(team, timeout=TIMEOUT) for team in teams.tolist()}  # all processes make all of them
+    return next(group for team, group in groups.items() if rank in team)
 
 
 def _number(name: str, default: int) -> int:

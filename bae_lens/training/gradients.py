@@ -25,7 +25,8 @@ class GradientSum:
 
     Every process has the gradient of the one global loss with respect to its own vectors: their sum is the gradient, where
     a mean would be that of another loss. Processes on one machine's processor add up in memory that they share; others send
-    each gradient as soon as it is there.
+    each gradient as soon as it is there. In that memory a weight's `grad` is one for all processes: nobody writes to it, and
+    there is one backward pass a step.
     """
 
     def __init__(self, parameters: Iterable[Tensor], group: Any):
@@ -54,6 +55,12 @@ class GradientSum:
                 gradient.copy_(bucket[begin : begin + gradient.numel()].view_as(gradient))
                 begin += gradient.numel()
         self.sent.clear()
+
+    def close(self) -> None:
+        """Lets go of the weights, and of the memory."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles, self.shared = [], None
 
     def _take(self, parameter: Tensor) -> None:
         gradient = parameter.grad

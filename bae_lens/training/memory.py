@@ -85,7 +85,13 @@ class TrainingMemory(NamedTuple):
 
 
 def training_memory(
-    sae: TrainingBAEConfig, batch_size: int, *, samples: int = START_SAMPLES, live: float = 1.0, revises: bool = False
+    sae: TrainingBAEConfig,
+    batch_size: int,
+    *,
+    samples: int = START_SAMPLES,
+    live: float = 1.0,
+    revises: bool = False,
+    sharing: int = 1,
 ) -> TrainingMemory:
     """The memory of one BAE's training on one device, in fp32.
 
@@ -93,6 +99,8 @@ def training_memory(
         samples: Vectors to train on, where they are fewer than a start from data looks at.
         live: Share of the bits that change within a minibatch.
         revises: Whether the trainer revises the code (`revise_at`).
+        sharing: Processes that add up gradients in memory that they share: the sum is one more, theirs together, and a weight's
+            gradient is copied there when it is made.
     """
     features, d_bits, width, d_in = sae.d_sae, sae.d_sae * sae.bits_per_feature, encoder_width(sae), sae.d_in
     refines = sae.objective == "rate_distortion"
@@ -107,7 +115,7 @@ def training_memory(
     folding = 3 * encoder + 4 * decoder  # in float64
     return TrainingMemory(
         weights=FLOAT * weights,
-        gradients=FLOAT * weights,
+        gradients=FLOAT * (weights if sharing == 1 else weights + -(-weights // sharing) + max(encoder, decoder)),
         moments=2 * FLOAT * weights,
         gram=FLOAT * features**2 if sae.refine_weight and features <= LARGEST_GRAM else 0,
         minibatch=FLOAT * VECTORS * batch_size * d_in,
@@ -131,14 +139,15 @@ def _covariance(sae: TrainingBAEConfig, batch_size: int, live: float) -> int:
     return round(FLOAT * (COVARIANCE * batch_size * live * covarying + BLOCKS * BLOCK_ENTRIES))
 
 
-def training_bytes(sae: TrainingBAEConfig, batch_size: int, *, revises: bool = False) -> int:
+def training_bytes(sae: TrainingBAEConfig, batch_size: int, *, revises: bool = False, sharing: int = 1) -> int:
     """Bytes that training takes at its peak, vectors apart."""
-    return training_memory(sae, batch_size, revises=revises).peak
+    return training_memory(sae, batch_size, revises=revises, sharing=sharing).peak
 
 
-def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str, *, revises: bool = False) -> None:
+def check_memory(sae: TrainingBAEConfig, batch_size: int, device: str, *, revises: bool = False, sharing: int = 1) -> None:
     """Raises MemoryError, with the estimate, where a device's free memory does not hold the training."""
-    needed, free = training_bytes(sae, batch_size, revises=revises), free_bytes(device)
+    sharing = 1 if torch.device(device).type == "cuda" else sharing
+    needed, free = training_bytes(sae, batch_size, revises=revises, sharing=sharing), free_bytes(device)
     if needed > free:
         raise MemoryError(
             f"training d_sae = {sae.d_sae} at d_in = {sae.d_in} with batches of {batch_size} takes about {gib(needed)}, "

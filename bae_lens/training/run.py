@@ -306,6 +306,7 @@ class Run:
     def finish(self) -> tuple[BAE, list[int]]:
         """The inference BAE, saved where there is a directory, and the features that the polarity fold turned round."""
         self.optimizer.zero_grad()
+        self.gradients.close()
         self.optimizer.state.clear()  # there is room for what comes now
         part = self.snapshot()
         estimate_from(part, self.source, self.parallel.ranks)

@@ -139,7 +139,8 @@ def begin(
             return _read(directory, cfg.device, parallel)
         part = config_of_part(recipe.sae, parallel.ranks.feature_size)
         with parallel.door():
-            check_memory(part, cfg.batch_size // parallel.ranks.data_size, cfg.device, revises=bool(cfg.revise_at))
+            many = parallel.ranks.data_size
+            check_memory(part, cfg.batch_size // many, cfg.device, revises=bool(cfg.revise_at), sharing=many)
         norm = fit(admitted.source, cfg, parallel.ranks)
         if directory is not None and parallel.is_first:
             directory.begin(admitted.data)
