@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import warnings
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def models():
 @pytest.fixture(params=MODEL_CLASSES, ids=lambda c: c.__name__)
 def any_model(request, models):
     return models(request.param)
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Those of SAELens' training runners do not stay for the tests after them."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

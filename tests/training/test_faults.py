@@ -79,6 +79,7 @@ def stopped_at(monkeypatch, step, number):
 def test_sigterm_saves_as_ctrl_c_does_and_the_command_says_so(tmp_path, monkeypatch, capsys):
     from bae_lens.cli import main
 
+    before = signal.getsignal(signal.SIGTERM)
     bae_lens.save_activations(tmp_path / "acts", vectors().split(500))
     command = ["train", "--activations", str(tmp_path / "acts"), "--steps", "60", "--expansion", "2", "--set", "batch_size=128"]
     assert main([*command, "--out", str(tmp_path / "whole")]) == 0
@@ -86,7 +87,7 @@ def test_sigterm_saves_as_ctrl_c_does_and_the_command_says_so(tmp_path, monkeypa
         stopped_at(patch, 33, signal.SIGTERM)
         assert main([*command, "--out", str(tmp_path / "run")]) == 143
     assert "interrupted after 34 of 60 steps; train(..." in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     name = "sae_weights.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
