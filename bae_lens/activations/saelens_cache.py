@@ -41,6 +41,8 @@ class SAELensShards(Shards):
         parts = [_vectors(chunk.storage, width) for chunk in table.data.column(name).chunks if len(chunk)]
         if not parts:
             raise ValueError(f"{path} holds no vectors")
+        if sum(map(len, parts)) != self.context_size * len(self.table):
+            raise ValueError(f"{path} does not hold the {len(self.table)} contexts of {self.context_size} tokens that it says")
         super().__init__(path, name, {"hook_name": name, "context_size": self.context_size}, parts)
 
     def chosen(self) -> Int[Tensor, " some"] | None:

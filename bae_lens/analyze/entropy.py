@@ -39,7 +39,7 @@ from bae_lens.analyze.tree import BitTree, fit_tree, independent_bits
 
 COVERAGE = 0.99
 """The joint entropy is counted where at least this share of the vectors has a code that occurs in another block as well."""
-FEWEST_RESAMPLES = 100
+FEWEST_RESAMPLES, MOST_RESAMPLES = 100, 100_000
 
 
 class Estimate(NamedTuple):
@@ -154,8 +154,8 @@ def entropy_estimates(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"the confidence must lie between 0 and 1, got {confidence}")
-    if resamples < FEWEST_RESAMPLES:
-        raise ValueError(f"at least {FEWEST_RESAMPLES} resamples are needed, got {resamples}")
+    if not FEWEST_RESAMPLES <= resamples <= MOST_RESAMPLES:
+        raise ValueError(f"at least {FEWEST_RESAMPLES} resamples are needed, and at most {MOST_RESAMPLES:,}, got {resamples}")
     next(vector_batches(held_out, batch_size, sae.cfg.d_in, "held-out vectors"))  # looked at before the longer work
     total_variation(held_out)  # says so where there is none
     block = block_of_each(len(held_out), _documents(held_out) if documents is None else documents)

@@ -271,6 +271,7 @@ def test_wrong_input_is_refused(make_bae, vectors):
     wrong = {
         "confidence must lie between 0 and 1, got 95": {"confidence": 95},
         "at least 100 resamples": {"resamples": 10},
+        "at most 100,000": {"resamples": 2**40},
         "tolerance must be from 0": {"tolerance": 0.7},
         "documents must name one for each": {"documents": torch.arange(3)},
         "1 held-out document given": {"documents": torch.zeros(len(held_out), dtype=torch.long)},
