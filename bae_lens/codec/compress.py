@@ -25,6 +25,9 @@ from bae_lens.codec.workers import map_blocks, one_thread
 from bae_lens.files import check_output_file
 from bae_lens.model.bae import BAE
 
+SHARD_BYTES = 2**28
+"""Of a shard that is decompressed, at most: it is put together in memory."""
+MOST_SHARD_VECTORS = 262_144
 TRIES = 6
 """Passes over the data for a target that was met on the sample and not on all vectors."""
 
@@ -147,7 +150,8 @@ def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, pro
                     yield chunk.to(dtype)
                     shown.update(len(chunk))
 
-        return save_activations(out, chunks(), metadata=metadata)
+        shard = max(1, min(MOST_SHARD_VECTORS, SHARD_BYTES // (file.d_in * dtype.itemsize)))
+        return save_activations(out, chunks(), metadata=metadata, shard_vectors=shard)
 
 
 def _opened(activations: Tensor | ActivationDataset | str | Path, bae: BAE) -> Tensor | ActivationDataset:
