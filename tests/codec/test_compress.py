@@ -40,12 +40,35 @@ def bae_lens_fvu(x, x_hat):
     return ((x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
-def test_a_reader_of_ones_own_reads_a_whole_file(write):
-    path, bae, vectors, _ = write("nested", data=torch.randn(120, 128, generator=torch.Generator().manual_seed(0)))
-    header, codes = read_file(path.read_bytes())
-    assert header["mode"] == "code"
-    levels = np.array(codes).reshape(len(codes), -1, 4).sum(2)
-    assert (torch.from_numpy(levels) == levels_of(bae, vectors)).all()
+STAGES = {
+    "the tree": ("plain", {}),
+    "bits alone": ("plain", {"probabilities": "prior"}),
+    "powers of two": ("powers", {}),
+    "nested levels": ("nested", {}),
+    "indices": ("powers", {"mode": "index", "threshold": -0.5}),
+    "indices of 16 bits": ("nested", {"mode": "index", "packed": False}),
+    "the radius": ("plain", {"norm_bits": 8}),
+    "a wide radius": ("plain", {"norm_bits": 16}),
+    "the residual": ("plain", {"target_fvu": 0.3}),
+    "indices, radius and residual": ("plain", {"mode": "index", "norm_bits": 8, "target_fvu": 0.3}),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_reader_of_ones_own_reads_every_stage_of_a_file(write, stage):
+    """Written from docs/codec.md alone, in plain Python."""
+    kind, settings = STAGES[stage]
+    path, _, _, _ = write(kind, data=torch.randn(70, 128, generator=torch.Generator().manual_seed(0)), **settings)
+    header, codes, vectors = read_file(path.read_bytes())
+    assert ("residual" in header) == ("residual" in stage)
+    assert ("norm_bits" in header) == ("radius" in stage or "residual" in stage)
+    with bae_lens.codec.open(path) as z:
+        c = header["bits_per_feature"]
+        worth = 2 ** np.arange(c) if header["code"] == "powers" else np.ones(c, dtype=int)
+        levels = torch.from_numpy(np.array(codes).reshape(len(codes), -1, c) @ worth)
+        assert (levels == z.codes(slice(None))).all()
+        expected = torch.cat([z.block(number).vectors for number in range(z.blocks)])
+    assert torch.allclose(torch.tensor(vectors, dtype=torch.float64), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_any_slice_is_what_the_whole_says(write):
