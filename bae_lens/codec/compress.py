@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.dataset import LOST, ActivationDataset
 from bae_lens.activations.saving import save_activations
 from bae_lens.codec.container import new_container
 from bae_lens.codec.dictionary import dictionary_of, ones_of
@@ -133,6 +133,9 @@ def compress(
 def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, progress: bool = True) -> ActivationDataset:
     """Writes the vectors of a .baez file as activations on disk, in the dtype that they were compressed from.
 
+    They do not say of which token and document they are (`not_kept` in their metadata): `split` divides them by vector, and
+    warns.
+
     Args:
         bae: Where the file does not carry it.
 
@@ -142,7 +145,12 @@ def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, pro
     """
     with BaezFile(path, bae) as file:
         dtype = getattr(torch, file.header["dtype"])
-        metadata = {**file.metadata, "decompressed_from": Path(path).name, "decoder_sha256": file.header["bae"]["sha256"]}
+        metadata = {
+            **file.metadata,
+            LOST: Path(path).name,
+            "not_kept": ["tokens", "documents", "positions"],
+            "decoder_sha256": file.header["bae"]["sha256"],
+        }
 
         def chunks() -> Iterator[Tensor]:
             with tqdm(disable=not progress, desc="decompress", unit=" vectors", unit_scale=True, total=len(file)) as shown:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -304,6 +305,20 @@ def test_the_commands_compress_and_decompress(make_kind, acts, vectors, tmp_path
         assert torch.equal(torch.cat(list(back.chunks())), z[:])
     assert main(["compress", *paths, "--mode", "indx"]) == 2
     assert "did you mean 'index'" in capsys.readouterr().err
+
+
+def test_a_split_of_decompressed_vectors_says_that_it_is_not_by_document(make_kind, acts, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        acts.split()  # vectors of one's own, that never said
+    compress(make_kind("plain"), acts, tmp_path / "a.baez", progress=False)
+    assert main(["decompress", str(tmp_path / "a.baez"), "--out", str(tmp_path / "back")]) == 0
+    assert "without the token and document that each is of" in capsys.readouterr().out
+    back = bae_lens.ActivationDataset(tmp_path / "back")
+    assert back.metadata["not_kept"] == ["tokens", "documents", "positions"]
+    with pytest.warns(UserWarning, match=r"decompressed from a\.baez, which does not keep .* split by vector"):
+        train, held_out = back.split()
+    assert len(train) + len(held_out) == len(acts)
 
 
 def test_vectors_that_are_all_equal_have_no_fvu_and_the_summary_says_so(make_kind, tmp_path):
