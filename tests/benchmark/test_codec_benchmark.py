@@ -61,7 +61,16 @@ def test_figures_of_size_are_those_of_files(bae, data, tmp_path):
 
 
 def test_times_random_access_and_damage_are_measured(bae, data, tmp_path):
-    assert all(figure.value > 0 for figure in times(bae, *data, blocks=1))
+    timed = {figure.what: figure.value for figure in times(bae, *data, tmp_path, blocks=1)}
+    assert all(value > 0 for what, value in timed.items() if " less " not in what)  # a difference of times is what it is
+    for name in ("prior", "tree"):
+        rest = timed[f"compress() under the {name} less the BAE's encoder, microseconds a vector"]
+        encoder = timed["the BAE's encoder, microseconds a vector"]
+        whole = timed[f"compress() under the {name}, of 2000 vectors, microseconds a vector"]
+        assert whole - rest == pytest.approx(3 * encoder)  # of 2,000 vectors, and of the 4,000 that are counted on
+        assert timed[f"compress() under the {name} less the BAE's encoder, over the BAE's encoder"] == pytest.approx(
+            rest / encoder
+        )
     *_, costliest = random_access(bae, data[1], tmp_path, vectors=9000, slices=3)
     assert 0.4 < costliest.value <= 1.0  # the file has three blocks
     (accepted,) = damage(bae, data[1], tmp_path, files=20)
