@@ -126,7 +126,7 @@ def goals(
     found = {}
     for name in firsts(args):
         bae = baes[name]
-        figures = [*sizes(bae, train, held_out, directory), *times(bae, train, held_out)]
+        figures = [*sizes(bae, train, held_out, directory), *times(bae, train, held_out, directory)]
         if not found:
             figures += random_access(bae, held_out, directory, args.vectors)
             figures += damage(bae, held_out, directory, args.mutations)

@@ -1,6 +1,7 @@
 """Activations on disk as one long list of vectors: memory-mapped, with the token that each is of, in views and splits."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from bae_lens.chunks import rows_at_once
 
 MEMORY = 2**30
 """Bytes of vectors that a pass over a dataset holds at most, where nothing else is asked."""
+LOST = "decompressed_from"
+"""In the metadata of vectors that came out of a compressed file: its name. Documents are not kept there."""
 
 
 class ActivationDataset:
@@ -201,14 +204,15 @@ class ActivationDataset:
     def split(self, held_out: float = 0.15, seed: int = 0) -> "DatasetSplit":
         """Two views, training and held out, with no document in both; the same for one seed.
 
-        Vectors that were saved without saying of which documents they are count as a document each.
+        Vectors that were saved without saying of which documents they are count as a document each. A directory that was
+        decompressed has lost them, and a UserWarning says so.
 
         Raises:
             ValueError: If there are fewer than two documents, or the share leaves one side empty.
         """
         if not 0 < held_out < 1:
             raise ValueError(f"the share that is held out must be over 0 and under 1, got {held_out}")
-        documents = torch.arange(len(self)) if self._store.places() is None else self.documents
+        documents = self._documents_or_vectors()
         known, of = documents.unique(return_inverse=True)
         if len(known) < 2:
             raise ValueError(f"{self.path} holds vectors of {len(known)} document: there is nothing to hold out by document")
@@ -217,6 +221,18 @@ class ActivationDataset:
         is_out[torch.randperm(len(known), generator=seeded(seed))[:out]] = True
         rows_out = is_out[of]
         return DatasetSplit(*(self.select(side.nonzero().squeeze(1)) for side in (~rows_out, rows_out)))
+
+    def _documents_or_vectors(self) -> Int[Tensor, " vector"]:
+        if self._store.places() is not None:
+            return self.documents
+        if LOST in self.metadata:
+            warnings.warn(
+                f"{self.path} was decompressed from {self.metadata[LOST]}, which does not keep of which document each vector "
+                "is: it is split by vector, and neighbours of held-out tokens are trained on; split the harvest by document "
+                "and compress each side",
+                stacklevel=3,
+            )
+        return torch.arange(len(self))
 
     def verify(self) -> None:
         """Raises ValueError naming the first shard whose checksum is not the manifest's; reads everything."""

@@ -4,7 +4,7 @@ A BAE's code is its bits. Another SAE's is which features fire, and their magnit
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,8 @@ class CodeLength(NamedTuple):
     """Of `bits`: which features are on."""
     magnitudes: float
     """Of `bits`: how strongly; 0 for a BAE whose bits are not nested."""
+    cosine: float
+    """Mean cosine similarity of held-out vectors and what the same code reconstructs; 0 where one of them is 0."""
 
 
 class _Firing(NamedTuple):
@@ -63,21 +65,22 @@ def code_length(
     counts = code_statistics(sae, train)
     prior = smoothed(counts.frequency, counts.tokens)
     wanted = held_out if target is None else target
-    stats = statistics_of(code_batches(sae, held_out, target=target), wanted)
+    cosines: list[float] = []
+    stats = statistics_of(with_cosines(code_batches(sae, held_out, target=target), cosines), wanted)
     which = cross_entropy_bits(stats.frequency, prior)
     if isinstance(sae, BinaryCode):
-        return CodeLength(which, stats.fvu, which, 0.0)
+        return CodeLength(which, stats.fvu, which, 0.0, sum(cosines) / len(held_out))
     fired = _firing(sae, train), _firing(sae, held_out)
     norms = sae.W_dec.detach().float().norm(dim=1).cpu()
     rmse = math.sqrt(stats.fvu * total_variation(wanted) / wanted.numel())
-    magnitudes, fvu = math.inf, math.inf
+    magnitudes = fvu = cosine = math.inf
     for step in STEPS:
         magnitudes, quantised = _coded_magnitudes(*fired, norms, step * rmse)
-        fvu = _fvu(sae, wanted, fired[1]._replace(activation=quantised))
+        fvu, cosine = _fvu_and_cosine(sae, wanted, fired[1]._replace(activation=quantised))
         if fvu <= (1 + slack) * stats.fvu:
             break
     magnitudes /= len(held_out)
-    return CodeLength(which + magnitudes, fvu, which, magnitudes)
+    return CodeLength(which + magnitudes, fvu, which, magnitudes, cosine)
 
 
 def _level_length(bae: BinaryCode, train: Tensor, held_out: Tensor) -> CodeLength:
@@ -95,9 +98,17 @@ def _level_length(bae: BinaryCode, train: Tensor, held_out: Tensor) -> CodeLengt
             with torch.no_grad():
                 yield CodeBatch(x.to(bae.device), features, features > 0, bae.decode(features.to(bae.dtype)))
 
-    stats = statistics_of(batches(), held_out)
+    cosines: list[float] = []
+    stats = statistics_of(with_cosines(batches(), cosines), held_out)
     bits, which = bits / len(held_out), cross_entropy_bits(stats.frequency, prior)
-    return CodeLength(bits, stats.fvu, which, bits - which)
+    return CodeLength(bits, stats.fvu, which, bits - which, sum(cosines) / len(held_out))
+
+
+def with_cosines(batches: Iterable[CodeBatch], sums: list[float]) -> Iterator[CodeBatch]:
+    """The batches as they come; each one's sum of cosine similarities, vectors with reconstructions, is appended to `sums`."""
+    for batch in batches:
+        sums.append(torch.cosine_similarity(batch.x.double(), batch.x_hat.double(), dim=1).sum().item())
+        yield batch
 
 
 def _levels(bae: BinaryCode, vectors: Tensor) -> Iterator[Tensor]:
@@ -161,13 +172,14 @@ def _coded_magnitudes(train: _Firing, held_out: _Firing, norms: Tensor, step: fl
 
 
 @torch.no_grad()
-def _fvu(sae: SAE[Any], vectors: Tensor, firing: _Firing, batch_size: int = 4096) -> float:
-    error = 0.0
+def _fvu_and_cosine(sae: SAE[Any], vectors: Tensor, firing: _Firing, batch_size: int = 4096) -> tuple[float, float]:
+    error = cosines = 0.0
     bounds = torch.searchsorted(firing.token, torch.arange(0, len(vectors) + batch_size, batch_size))
     for number, x in enumerate(vectors.split(batch_size)):
         mine = slice(int(bounds[number]), int(bounds[number + 1]))
         features = torch.zeros(len(x), sae.cfg.d_sae)
         features[firing.token[mine] - number * batch_size, firing.feature[mine]] = firing.activation[mine]
-        x_hat = sae.decode(features.to(sae.device, sae.dtype))
-        error += (x_hat.cpu().double() - x.double()).pow(2).sum().item()
-    return error / total_variation(vectors)
+        x_hat = sae.decode(features.to(sae.device, sae.dtype)).cpu().double()
+        error += (x_hat - x.double()).pow(2).sum().item()
+        cosines += torch.cosine_similarity(x.double(), x_hat, dim=1).sum().item()
+    return error / total_variation(vectors), cosines / len(vectors)

@@ -44,6 +44,8 @@ class PcaLength(NamedTuple):
     """Held-out bits a token."""
     fvu: float
     """Held-out FVU."""
+    cosine: float
+    """Mean cosine similarity of held-out vectors and their reconstructions; 0 where one of them is 0."""
 
 
 class _Levels(NamedTuple):
@@ -118,14 +120,16 @@ def pca_length(
         raise ValueError(f"the quantiser's step must be a positive number, got {step}")
     width = step * axes.variances.mean().sqrt().item()
     known = _learn_levels(axes, train, width)
-    bits = error = 0.0
+    bits = error = cosines = 0.0
     component = torch.arange(len(axes.mean))
     for x in held_out.split(rows_at_once(len(component))):
         coefficients = _coefficients(axes, x)
         level = (coefficients / width).round().long().clamp(known.low, known.high) - known.low
         bits += known.costs[component, level].sum().item()
-        error += (coefficients - known.values[component, level]).pow(2).sum().item()
-    return PcaLength(bits / len(held_out), error / total_variation(held_out))
+        decoded = known.values[component, level]
+        error += (coefficients - decoded).pow(2).sum().item()
+        cosines += torch.cosine_similarity(x.double(), axes.mean + decoded @ axes.axes.T, dim=1).sum().item()
+    return PcaLength(bits / len(held_out), error / total_variation(held_out), cosines / len(held_out))
 
 
 def _learn_levels(axes: PrincipalAxes, train: Tensor, width: float) -> _Levels:

@@ -47,7 +47,7 @@ class SizeRow(NamedTuple):
     mse: float
     """A dimension."""
     cosine: float | None
-    """Mean; None where it was not measured."""
+    """Mean; None in tables that were written before it was measured of every row."""
 
 
 def bae_rows(name: str, bae: BAE, train: Known, held_out: HeldOut, directory: Path) -> Iterator[SizeRow]:
@@ -89,7 +89,7 @@ def pca_rows(train: Known, held_out: HeldOut) -> Iterator[SizeRow]:
     for step in PCA_STEPS:
         found = pca_length(axes, train, held_out, step)
         mse = found.fvu * variation / held_out.numel()
-        yield SizeRow("PCA", f"step {step:g}", found.bits / 8, 4 * axes.axes.numel(), found.fvu, mse, None)
+        yield SizeRow("PCA", f"step {step:g}", found.bits / 8, 4 * axes.axes.numel(), found.fvu, mse, found.cosine)
 
 
 def sae_rows(name: str, sae: SAE[Any], train: Known, held_out: HeldOut, weights: list[float]) -> Iterator[SizeRow]:
@@ -97,11 +97,11 @@ def sae_rows(name: str, sae: SAE[Any], train: Known, held_out: HeldOut, weights:
     variation, model_bytes = total_variation(held_out), 4 * (sae.W_dec.numel() + sae.b_dec.numel())
     found = code_length(sae, train[:COUNTED], held_out)
     mse = found.fvu * variation / held_out.numel()
-    yield SizeRow(name, "entropy-coded", found.bits / 8, model_bytes, found.fvu, mse, None)
+    yield SizeRow(name, "entropy-coded", found.bits / 8, model_bytes, found.fvu, mse, found.cosine)
     for weight in weights:
         refined = refined_length(fit_refined(sae, train, weight, COUNTED), held_out).length
         mse = refined.fvu * variation / held_out.numel()
-        yield SizeRow(name, "entropy-coded, refined", refined.bits / 8, model_bytes, refined.fvu, mse, None)
+        yield SizeRow(name, "entropy-coded, refined", refined.bits / 8, model_bytes, refined.fvu, mse, refined.cosine)
 
 
 def table(rows: list[SizeRow], vectors: int) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from bae_lens.codec.bit_model import NEVER, BitModel
+from bae_lens.codec.limits import LARGEST_ONES, check_ones
 from bae_lens.codec.probability_steps import PROBABILITIES
 from bae_lens.codec.range_coder import Decoder, Encoder, decode_bits, encode_sequences
 from bae_lens.codec.trees import NO_PARENT, stages
@@ -67,8 +68,9 @@ def encode_block(encoder: Encoder, ones: Ones, rows: int, layout: Layout) -> Non
     """Appends the bits of a block of so many rows.
 
     Raises:
-        ValueError: If a bit is on that the model says is never on.
+        ValueError: If a bit is on that the model says is never on, or more are on than a block holds.
     """
+    check_ones(len(ones.bit), rows)
     start = _starts(ones, len(layout.parent))
     earlier, is_on = _in_parent(ones, rows, layout.parent, start)
     place = layout.place[2 * ones.bit + is_on]
@@ -87,12 +89,12 @@ def decode_block(decoder: Decoder, rows: int, layout: Layout) -> Ones:
     """The next block's bits.
 
     Raises:
-        ValueError: If the words are not a block of so many rows.
+        ValueError: If the words are not a block of so many rows, or more bits are on than one holds.
     """
     bits = len(layout.parent)
     count = np.zeros(bits, dtype=np.int64)
     found = above = Ones(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    parts = [found]
+    parts, room = [found], LARGEST_ONES
     for number, level in enumerate(layout.levels):
         if not level:
             continue
@@ -105,7 +107,8 @@ def decode_block(decoder: Decoder, rows: int, layout: Layout) -> Ones:
         places = []
         for group in level:
             low, high = begin[group.first - base], begin[group.last - base]
-            places.append(low + decode_bits(decoder, int(high - low), group.probability))
+            places.append(low + decode_bits(decoder, int(high - low), group.probability, room))
+            room -= len(places[-1])
         position = np.concatenate(places)
         at = np.searchsorted(end, position, side="right")
         above = _in_rows(segments[at], position - begin[at], rows, layout.parent, above)

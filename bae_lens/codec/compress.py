@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from bae_lens.activations.dataset import ActivationDataset
+from bae_lens.activations.dataset import LOST, ActivationDataset
 from bae_lens.activations.saving import save_activations
 from bae_lens.codec.container import new_container
 from bae_lens.codec.dictionary import dictionary_of, ones_of
@@ -25,6 +25,9 @@ from bae_lens.codec.workers import map_blocks, one_thread
 from bae_lens.files import check_output_file
 from bae_lens.model.bae import BAE
 
+SHARD_BYTES = 2**28
+"""Of a shard that is decompressed, at most: it is put together in memory."""
+MOST_SHARD_VECTORS = 262_144
 TRIES = 6
 """Passes over the data for a target that was met on the sample and not on all vectors."""
 
@@ -130,6 +133,9 @@ def compress(
 def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, progress: bool = True) -> ActivationDataset:
     """Writes the vectors of a .baez file as activations on disk, in the dtype that they were compressed from.
 
+    They do not say of which token and document they are (`not_kept` in their metadata): `split` divides them by vector, and
+    warns.
+
     Args:
         bae: Where the file does not carry it.
 
@@ -139,7 +145,12 @@ def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, pro
     """
     with BaezFile(path, bae) as file:
         dtype = getattr(torch, file.header["dtype"])
-        metadata = {**file.metadata, "decompressed_from": Path(path).name, "decoder_sha256": file.header["bae"]["sha256"]}
+        metadata = {
+            **file.metadata,
+            LOST: Path(path).name,
+            "not_kept": ["tokens", "documents", "positions"],
+            "decoder_sha256": file.header["bae"]["sha256"],
+        }
 
         def chunks() -> Iterator[Tensor]:
             with tqdm(disable=not progress, desc="decompress", unit=" vectors", unit_scale=True, total=len(file)) as shown:
@@ -147,7 +158,8 @@ def decompress(path: str | Path, out: str | Path, bae: BAE | None = None, *, pro
                     yield chunk.to(dtype)
                     shown.update(len(chunk))
 
-        return save_activations(out, chunks(), metadata=metadata)
+        shard = max(1, min(MOST_SHARD_VECTORS, SHARD_BYTES // (file.d_in * dtype.itemsize)))
+        return save_activations(out, chunks(), metadata=metadata, shard_vectors=shard)
 
 
 def _opened(activations: Tensor | ActivationDataset | str | Path, bae: BAE) -> Tensor | ActivationDataset:

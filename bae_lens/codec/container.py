@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from bae_lens.codec.limits import LARGEST_HEADER
 from bae_lens.files import new_file
 
 MAGIC = b"\x89BAEZ\r\n\x1a"
@@ -23,9 +24,6 @@ PREFIX = struct.Struct("<8sHHI")
 NUMBER = struct.Struct("<I")
 TRAILER = struct.Struct("<QQI4s")
 CHECKSUM = 8
-LARGEST_HEADER = 2**24
-LARGEST_BLOCK = 2**16
-"""Vectors."""
 
 
 class DamagedFileError(ValueError):
@@ -157,10 +155,12 @@ class Container:
         return DamagedFileError(f"{self.path}: {part} was damaged or cut: {why}; take another copy of it, or compress again")
 
     def _read(self, start: int, length: int, part: str) -> bytes:
-        self._file.seek(start)
-        content = self._file.read(length) if length >= 0 else b""
+        content = b""
+        if 0 <= length <= self.size - start:  # Python takes the memory for as many bytes as are asked for
+            self._file.seek(start)
+            content = self._file.read(length)
         self.bytes_read += len(content)
-        if length < 0 or len(content) < length:
+        if len(content) != length:
             raise self.damaged(part, f"{self.size} bytes of file end before it does")
         return content
 
@@ -185,7 +185,7 @@ class Container:
         try:
             header = json.loads(inflated(text[:length], LARGEST_HEADER))
             listed = [(str(entry["name"]), int(entry["bytes"]), entry["check"]) for entry in header["sections"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise self.damaged("the header", f"it is not one of this format ({error!r})") from error
         sections, before, at = {}, [prefix, text], len(prefix) + len(text)
         for name, size, digest in listed:

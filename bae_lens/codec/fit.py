@@ -124,6 +124,8 @@ def add_stages(stages: Stages, sample: list[Coded], settings: CodecSettings, tar
     Raises:
         ValueError: If the target cannot be reached (the best that can is said).
     """
+    if not target.is_set and not settings.norm_bits:
+        return stages
     dictionary = stages.dictionary
     reached = _reach(stages, sample)
     norm_bits = settings.norm_bits

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bae_lens.codec.bit_blocks import Ones, ones_of_rows
+from bae_lens.codec.limits import check_ones
 
 LOWEST = -1.0
 """log2 0.5: below it a bit would be turned round that is as the rounded prior says."""
@@ -60,6 +61,11 @@ def bursty(ones: Ones, rows: int, prior: Float[np.ndarray, " bits"], threshold: 
     return ones_of_rows(bit[order], row[order], len(prior))
 
 
+def check_prior(rounded_prior: Bool[np.ndarray, " bits"], rows: int) -> None:
+    """Raises ValueError where a block of so many rows without an index would have more bits on than one holds."""
+    check_ones(int(rounded_prior.sum()) * rows, rows)
+
+
 def turned(flips: Ones, rows: int, rounded_prior: Bool[np.ndarray, " bits"]) -> Ones:
     """The codes of the rounded prior with these bits turned round."""
     dense = np.flatnonzero(rounded_prior)
@@ -74,7 +80,12 @@ def turned(flips: Ones, rows: int, rounded_prior: Bool[np.ndarray, " bits"]) -> 
 
 
 def to_bytes(flips: Ones, rows: int, width: int) -> bytes:
-    """How many indices each row has, then the indices row by row; every number in so many bits, the highest bit first."""
+    """How many indices each row has, then the indices row by row; every number in so many bits, the highest bit first.
+
+    Raises:
+        ValueError: If there are more than a block holds.
+    """
+    check_ones(len(flips.bit), rows)
     order = np.argsort(flips.row, kind="stable")
     numbers = np.append(np.bincount(flips.row, minlength=rows), flips.bit[order])
     if width == 16:
@@ -91,6 +102,7 @@ def from_bytes(content: bytes, rows: int, width: int, bits: int) -> tuple[Ones, 
     """
     counts = _numbers(content, rows, width)
     total = int(counts.sum())
+    check_ones(total, rows)
     numbers = _numbers(content, rows + total, width)[rows:]
     if total and numbers.max() >= bits:
         raise ValueError(f"it holds the index {numbers.max()} of a code of {bits} bits")
@@ -104,5 +116,7 @@ def _numbers(content: bytes, count: int, width: int) -> Int[np.ndarray, " number
     raw = np.frombuffer(content, dtype=np.uint8, count=-(-count * width // 8))
     if width == 16:
         return raw.view(">u2").astype(np.int64)
-    bits = np.unpackbits(raw)[: count * width].reshape(count, width).astype(np.int64)
-    return bits @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+    numbers = np.zeros(count, dtype=np.int64)
+    for place in np.unpackbits(raw, count=count * width).reshape(count, width).T:
+        numbers = numbers << 1 | place
+    return numbers

@@ -5,7 +5,7 @@ on with a probability between 1/8 and 7/8 is one symbol. Rarer ones are coded by
 between independent bits are geometric, so that a code of gaps under that distribution is exactly as long as a code of bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -21,6 +21,8 @@ LEAST = 16
 DIRECT = TOTAL // 8
 """Bits whose rarer value is at least so probable are coded one by one."""
 LONGEST_GAP = 4096
+AT_ONCE = 1 << 20
+"""Symbols that are read in one go at most: a sequence may say that it has any number of them."""
 
 _stream: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue] (it comes without types)
 if TYPE_CHECKING:
@@ -130,23 +132,29 @@ def encode_sequences(
         encoder.encode(bits, coding.model)
 
 
-def decode_bits(decoder: Decoder, length: int, probability: int) -> Int[np.ndarray, " ones"]:
+def decode_bits(decoder: Decoder, length: int, probability: int, most: int = 1 << 62) -> Int[np.ndarray, " ones"]:
     """Where the bits of the next sequence are on, ascending.
 
+    Args:
+        most: How many may be on; more are refused before they take memory.
+
     Raises:
-        ValueError: If the words are not a sequence of this length.
+        ValueError: If the words are not a sequence of this length, or more bits are on.
     """
-    if not length:
-        return np.empty(0, dtype=np.int64)
     coding = coding_of(probability)
-    if not coding.gap:
-        return np.flatnonzero(decode_symbols(decoder, coding.model, length))
-    places = _read_gaps(decoder, length, coding)
-    if coding.rare:
-        return places
-    bits = np.ones(length, dtype=bool)
-    bits[places] = False
-    return np.flatnonzero(bits)
+    found = [np.empty(0, dtype=np.int64)]
+    for begin, end, rare in _pieces(decoder, length, coding):
+        if coding.rare:
+            places = rare
+        else:
+            bits = np.ones(end - begin, dtype=bool)
+            bits[rare - begin] = False
+            places = begin + np.flatnonzero(bits)
+        found.append(places)
+        most -= len(places)
+        if most < 0:
+            raise ValueError(f"{-most} more of its bits are on than a block holds")
+    return np.concatenate(found)
 
 
 def _gaps(
@@ -178,19 +186,26 @@ def _gaps(
     return symbols, np.append(0, ends[is_end])
 
 
-def _read_gaps(decoder: Decoder, length: int, coding: Coding) -> Int[np.ndarray, " rare"]:
-    """A symbol stands for at most M bits, so ceil(rest / M) of them are read at a time: none belongs to the next sequence."""
-    found, begin = [np.empty(0, dtype=np.int64)], 0
+def _pieces(decoder: Decoder, length: int, coding: Coding) -> Iterator[tuple[int, int, Int[np.ndarray, " rare"]]]:
+    """A sequence in pieces: where each begins and ends, and the places of the rarer bits there.
+
+    A symbol stands for at most M bits, so ceil(rest / M) of them are read at a time: none belongs to the next sequence. Where
+    the common bits are the ones, they are listed too, so a piece has at most `AT_ONCE` of them.
+    """
+    begin, most = 0, AT_ONCE if coding.rare else AT_ONCE // coding.gap
     while begin < length:
-        symbols = decode_symbols(decoder, coding.model, -(-(length - begin) // coding.gap))
-        is_rare = symbols < coding.gap
-        ends = begin + (symbols + is_rare).cumsum()
-        found.append(ends[is_rare] - 1)
-        begin = int(ends[-1])
-    places = np.concatenate(found)
-    if len(places) and places[-1] >= length:
-        raise ValueError(f"its bits go on beyond their end: {places[-1] + 1} where there are {length}")
-    return places
+        if coding.gap:
+            symbols = decode_symbols(decoder, coding.model, min(most, -(-(length - begin) // coding.gap)))
+            is_rare = symbols < coding.gap
+            ends = begin + (symbols + is_rare).cumsum()
+            end, places = int(ends[-1]), ends[is_rare] - 1
+        else:
+            end = min(begin + most, length)
+            places = begin + np.flatnonzero(decode_symbols(decoder, coding.model, end - begin))
+        if len(places) and places[-1] >= length:
+            raise ValueError(f"its bits go on beyond their end: {places[-1] + 1} where there are {length}")
+        yield begin, min(end, length), places
+        begin = end
 
 
 def decode_symbols(decoder: Decoder, model: Any, count: int) -> Int[np.ndarray, " count"]:

@@ -161,5 +161,6 @@ class BaezFile:
         return place
 
     def _check_blocks(self) -> None:
-        if self.blocks != -(-len(self) // self._size):
-            raise ValueError(f"it holds {self.blocks} blocks for {len(self)} vectors of {self._size} a block")
+        vectors = self._container.index.vectors  # may be more than `len` takes
+        if self.blocks != -(-vectors // self._size):
+            raise ValueError(f"it holds {self.blocks} blocks for {vectors} vectors of {self._size} a block")

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from bae_lens.checks import check_known
-from bae_lens.codec.container import LARGEST_BLOCK
 from bae_lens.codec.index_codes import LOWEST, check_threshold
+from bae_lens.codec.limits import LARGEST_BLOCK
 
 MODES = ("code", "index")
 PROBABILITIES = ("tree", "prior")

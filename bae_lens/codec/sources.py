@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bae_lens.activations.dataset import ActivationDataset
@@ -52,8 +52,8 @@ class Source:
         Raises:
             ValueError: If some are not finite, or the directory has changed since.
         """
-        number = begin = 0
-        for number, block in enumerate(_sized(self._chunks(size), size)):
+        begin = 0
+        for number, block in enumerate(map(self._read, _blocks_of(len(self), size))):
             check_activations(block, what=f"the vectors from {begin} to {begin + len(block) - 1}")
             begin += len(block)
             if number % WATCHED == 0:
@@ -67,7 +67,7 @@ class Source:
         """At most so many vectors, evenly spread, in their order."""
         places = torch.linspace(0, len(self) - 1, min(count, len(self)), dtype=torch.float64).round().long()
         for part in places.split(size):
-            block = self._from[part] if isinstance(self._from, Tensor) else self._from.rows(part)
+            block = self._read(part)
             check_activations(block, what="sampled vectors")
             yield block
 
@@ -80,11 +80,15 @@ class Source:
         if changed:
             raise ValueError(f"{self.path} has changed while it was read: {', '.join(changed[:3])}; nothing was written")
 
-    def _chunks(self, size: int) -> Iterator[Tensor]:
+    def _read(self, places: Int[Tensor, " some"]) -> Tensor:
+        """Vectors, of whose shards nothing else stays in memory."""
         if isinstance(self._from, Tensor):
-            yield from self._from.split(size)
-        else:
-            yield from self._from.chunks(size)
+            return self._from[places]
+        try:
+            return self._from.read_rows(places)
+        except Exception:
+            self.check_unchanged()  # says so where a file is gone
+            raise
 
 
 def _state(path: Path) -> dict[str, tuple[int, int, int]]:
@@ -97,17 +101,6 @@ def _state(path: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def _sized(chunks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """The same rows in blocks of one size, the last one smaller."""
-    held: list[Tensor] = []
-    count = 0
-    for chunk in chunks:
-        while len(chunk):
-            part, chunk = chunk[: size - count], chunk[size - count :]
-            held.append(part)
-            count += len(part)
-            if count == size:
-                yield torch.cat(held)
-                held, count = [], 0
-    if held:
-        yield torch.cat(held)
+def _blocks_of(count: int, size: int) -> Iterator[Int[Tensor, " block"]]:
+    for begin in range(0, count, size):
+        yield torch.arange(begin, min(begin + size, count))

@@ -95,6 +95,7 @@ def encode_ones(stages: Stages, ones: Ones, x: Float[Tensor, "rows d_in"]) -> En
         code = stages.code
         assert code.prior is not None
         flips = index_codes.bursty(ones, rows, code.prior, code.threshold)
+        index_codes.check_prior(code.rounded_prior, rows)
         indices = index_codes.to_bytes(flips, rows, code.width)
         code_bytes = len(indices)
         ones = index_codes.turned(flips, rows, code.rounded_prior)
@@ -120,6 +121,7 @@ def decode_payload(stages: Stages, payload: bytes, rows: int) -> DecodedBlock:
     """
     dictionary, at = stages.dictionary, 0
     if isinstance(stages.code, Indices):
+        index_codes.check_prior(stages.code.rounded_prior, rows)
         flips, at = index_codes.from_bytes(payload, rows, stages.code.width, dictionary.d_bits)
         ones = index_codes.turned(flips, rows, stages.code.rounded_prior)
         decoder = decoder_of(payload[at:])

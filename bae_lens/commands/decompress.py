@@ -29,5 +29,9 @@ def _run(args: argparse.Namespace) -> int:
 
     check_output_directory(args.out)
     found = decompress(args.file, args.out, None if args.bae is None else bae_lens.load(args.bae))
-    print(f"{len(found):,} vectors of {found.d_in} dimensions\nSaved to {args.out}")
+    print(
+        f"{len(found):,} vectors of {found.d_in} dimensions, "
+        "without the token and document that each is of (a split is by vector)\n"
+        f"Saved to {args.out}"
+    )
     return 0

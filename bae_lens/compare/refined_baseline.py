@@ -14,7 +14,7 @@ from jaxtyping import Float, Integer
 from sae_lens import SAE
 from torch import Tensor
 
-from bae_lens.analyze.description_length import CodeLength
+from bae_lens.analyze.description_length import CodeLength, with_cosines
 from bae_lens.analyze.statistics import CodeBatch, CodeStatistics, statistics_of, total_variation
 from bae_lens.checks import check_activations
 from bae_lens.model.level_codes import code_bits
@@ -114,9 +114,10 @@ def refined_length(code: RefinedCode, held_out: Float[Tensor, "token d_in"]) -> 
             which += torch.where(batch.on, on, off).sum().item()
             yield batch
 
-    stats = statistics_of(batches(), held_out)
+    cosines: list[float] = []
+    stats = statistics_of(with_cosines(batches(), cosines), held_out)
     bits, which = bits / stats.tokens, which / stats.tokens
-    return RefinedLength(stats, CodeLength(bits, stats.fvu, which, bits - which))
+    return RefinedLength(stats, CodeLength(bits, stats.fvu, which, bits - which, sum(cosines) / stats.tokens))
 
 
 def row_norms(sae: SAE[Any]) -> Float[Tensor, " d_sae"]:

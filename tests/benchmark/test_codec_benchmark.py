@@ -1,12 +1,16 @@
 """What `benchmarks/codec.py` measures: of a small BAE, against what can be counted by hand."""
 
+import math
+
 import pytest
 import torch
 
+from bae_lens.analyze.rate_distortion_bounds import principal_axes
 from bae_lens.benchmark.codec_figure import curves, figure
 from bae_lens.benchmark.codec_goals import damage, random_access, sizes, times
-from bae_lens.benchmark.codec_table import MODES, bae_rows, number_rows, pca_rows, sae_rows, table, target_rows
+from bae_lens.benchmark.codec_table import MODES, PCA_STEPS, bae_rows, number_rows, pca_rows, sae_rows, table, target_rows
 from bae_lens.compare.baselines import topk, train_baseline
+from bae_lens.compare.refined_baseline import fit_refined
 from bae_lens.training.config import TrainerConfig
 
 
@@ -25,6 +29,25 @@ def bae(make_bae, data):
     return bae
 
 
+def mean_cosine(x, x_hat):
+    """One vector after the other."""
+    pairs = zip(x.double(), x_hat.double(), strict=True)
+    return sum((a @ b / a.norm() / b.norm()).item() for a, b in pairs) / len(x)
+
+
+def quantised_cosine(axes, train, held_out, step):
+    """Every coefficient to the mean of the training coefficients of its level."""
+    width = step * math.sqrt(((train.double() - axes.mean) @ axes.axes).square().mean().item())
+    known = (train.double() - axes.mean) @ axes.axes
+    x_hat = (held_out.double() - axes.mean) @ axes.axes
+    for d in range(known.shape[1]):
+        levels, low = (known[:, d] / width).round(), (known[:, d] / width).round().min()
+        sums, counts = torch.bincount((levels - low).long(), known[:, d]), torch.bincount((levels - low).long())
+        values = torch.where(counts > 0, sums / counts, (torch.arange(len(counts)) + low) * width)
+        x_hat[:, d] = values[((x_hat[:, d] / width).round() - low).clamp(0, len(values) - 1).long()]
+    return mean_cosine(held_out, axes.mean + x_hat @ axes.axes.T)
+
+
 def test_figures_of_size_are_those_of_files(bae, data, tmp_path):
     found = {figure.what: figure for figure in sizes(bae, *data, tmp_path)}
     on = bae.bits(data[0]).detach().double()
@@ -38,7 +61,16 @@ def test_figures_of_size_are_those_of_files(bae, data, tmp_path):
 
 
 def test_times_random_access_and_damage_are_measured(bae, data, tmp_path):
-    assert all(figure.value > 0 for figure in times(bae, *data, blocks=1))
+    timed = {figure.what: figure.value for figure in times(bae, *data, tmp_path, blocks=1)}
+    assert all(value > 0 for what, value in timed.items() if " less " not in what)  # a difference of times is what it is
+    for name in ("prior", "tree"):
+        rest = timed[f"compress() under the {name} less the BAE's encoder, microseconds a vector"]
+        encoder = timed["the BAE's encoder, microseconds a vector"]
+        whole = timed[f"compress() under the {name}, of 2000 vectors, microseconds a vector"]
+        assert whole - rest == pytest.approx(3 * encoder)  # of 2,000 vectors, and of the 4,000 that are counted on
+        assert timed[f"compress() under the {name} less the BAE's encoder, over the BAE's encoder"] == pytest.approx(
+            rest / encoder
+        )
     *_, costliest = random_access(bae, data[1], tmp_path, vectors=9000, slices=3)
     assert 0.4 < costliest.value <= 1.0  # the file has three blocks
     (accepted,) = damage(bae, data[1], tmp_path, files=20)
@@ -61,6 +93,13 @@ def test_rows_of_the_table_have_their_bytes(bae, data, tmp_path):
     assert [row.bytes for row in pca] == sorted((row.bytes for row in pca), reverse=True)
     sae = train_baseline(topk(4), data[0], 64, TrainerConfig(steps=5, batch_size=64))
     plain, refined = sae_rows("TopK SAE, k = 4", sae, *data, [1.0])
+    code = fit_refined(sae, data[0], 1.0)
+    assert refined.cosine == pytest.approx(mean_cosine(data[1], code.reconstruct(data[1])), abs=1e-6)
+    features = sae.encode(data[1])
+    assert plain.cosine == pytest.approx(mean_cosine(data[1], sae.decode(features)), abs=0.01)  # magnitudes are in steps there
+    axes = principal_axes(data[0])
+    for row, step in zip(pca, PCA_STEPS, strict=True):
+        assert row.cosine == pytest.approx(quantised_cosine(axes, *data, step), abs=1e-6)
     assert plain.bytes > 0
     assert refined.bytes > 0
     shown = table([fp16, *rows], 2000)

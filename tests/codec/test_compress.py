@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -40,12 +41,35 @@ def bae_lens_fvu(x, x_hat):
     return ((x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).item()
 
 
-def test_a_reader_of_ones_own_reads_a_whole_file(write):
-    path, bae, vectors, _ = write("nested", data=torch.randn(120, 128, generator=torch.Generator().manual_seed(0)))
-    header, codes = read_file(path.read_bytes())
-    assert header["mode"] == "code"
-    levels = np.array(codes).reshape(len(codes), -1, 4).sum(2)
-    assert (torch.from_numpy(levels) == levels_of(bae, vectors)).all()
+STAGES = {
+    "the tree": ("plain", {}),
+    "bits alone": ("plain", {"probabilities": "prior"}),
+    "powers of two": ("powers", {}),
+    "nested levels": ("nested", {}),
+    "indices": ("powers", {"mode": "index", "threshold": -0.5}),
+    "indices of 16 bits": ("nested", {"mode": "index", "packed": False}),
+    "the radius": ("plain", {"norm_bits": 8}),
+    "a wide radius": ("plain", {"norm_bits": 16}),
+    "the residual": ("plain", {"target_fvu": 0.3}),
+    "indices, radius and residual": ("plain", {"mode": "index", "norm_bits": 8, "target_fvu": 0.3}),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_reader_of_ones_own_reads_every_stage_of_a_file(write, stage):
+    """Written from docs/codec.md alone, in plain Python."""
+    kind, settings = STAGES[stage]
+    path, _, _, _ = write(kind, data=torch.randn(70, 128, generator=torch.Generator().manual_seed(0)), **settings)
+    header, codes, vectors = read_file(path.read_bytes())
+    assert ("residual" in header) == ("residual" in stage)
+    assert ("norm_bits" in header) == ("radius" in stage or "residual" in stage)
+    with bae_lens.codec.open(path) as z:
+        c = header["bits_per_feature"]
+        worth = 2 ** np.arange(c) if header["code"] == "powers" else np.ones(c, dtype=int)
+        levels = torch.from_numpy(np.array(codes).reshape(len(codes), -1, c) @ worth)
+        assert (levels == z.codes(slice(None))).all()
+        expected = torch.cat([z.block(number).vectors for number in range(z.blocks)])
+    assert torch.allclose(torch.tensor(vectors, dtype=torch.float64), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_any_slice_is_what_the_whole_says(write):
@@ -222,12 +246,15 @@ def test_a_directory_that_changes_while_it_is_read_is_refused(make_kind, acts, t
         "removed": shard.unlink,
         "added": lambda: (acts.path / "shard-00009.safetensors").write_bytes(b"x"),
     }
-    chunks = type(acts).chunks
+    read_rows = type(acts).read_rows
 
-    def change_then_read(self, size=65536):
-        yield from (chunk for number, chunk in enumerate(chunks(self, size)) if number != 1 or changes[change]() or True)
+    def read_then_change(self, index):
+        rows = read_rows(self, index)
+        if shard.exists() and not (acts.path / "shard-00009.safetensors").exists():
+            changes[change]()
+        return rows
 
-    monkeypatch.setattr(type(acts), "chunks", change_then_read)
+    monkeypatch.setattr(type(acts), "read_rows", read_then_change)
     with pytest.raises(ValueError, match="has changed while it was read: shard-0000"):
         compress(make_kind("plain"), acts, tmp_path / "a.baez", progress=False)
     assert not (tmp_path / "a.baez").exists()
@@ -278,6 +305,20 @@ def test_the_commands_compress_and_decompress(make_kind, acts, vectors, tmp_path
         assert torch.equal(torch.cat(list(back.chunks())), z[:])
     assert main(["compress", *paths, "--mode", "indx"]) == 2
     assert "did you mean 'index'" in capsys.readouterr().err
+
+
+def test_a_split_of_decompressed_vectors_says_that_it_is_not_by_document(make_kind, acts, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        acts.split()  # vectors of one's own, that never said
+    compress(make_kind("plain"), acts, tmp_path / "a.baez", progress=False)
+    assert main(["decompress", str(tmp_path / "a.baez"), "--out", str(tmp_path / "back")]) == 0
+    assert "without the token and document that each is of" in capsys.readouterr().out
+    back = bae_lens.ActivationDataset(tmp_path / "back")
+    assert back.metadata["not_kept"] == ["tokens", "documents", "positions"]
+    with pytest.warns(UserWarning, match=r"decompressed from a\.baez, which does not keep .* split by vector"):
+        train, held_out = back.split()
+    assert len(train) + len(held_out) == len(acts)
 
 
 def test_vectors_that_are_all_equal_have_no_fvu_and_the_summary_says_so(make_kind, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import bae_lens
 from bae_lens.codec import CodecSettings, compress
 
 
@@ -17,6 +18,29 @@ def test_the_bytes_are_the_same_whatever_the_number_of_processes_and_threads(mak
         torch.set_num_threads(1)
     assert (tmp_path / "two.baez").read_bytes() == (tmp_path / "one.baez").read_bytes()
     assert (tmp_path / "threads.baez").read_bytes() == (tmp_path / "one.baez").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("plain", {"target_fvu": 0.1, "fit_vectors": 500}),
+        ("powers", {"norm_bits": 16}),
+        ("nested", {"mode": "index", "norm_bits": 8}),
+    ],
+    ids=str,
+)
+def test_decoding_gives_the_same_bits_whatever_the_number_of_threads(write, vectors, kind, settings):
+    data = vectors.repeat(12, 1) * torch.linspace(0.8, 1.2, 12 * len(vectors)).unsqueeze(1)
+    path = write(kind, data=data, block_vectors=1500, **settings).path
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            with bae_lens.codec.open(path) as z:
+                found.append((z[:], z.codes(slice(None)), z.block(1).vectors))
+        finally:
+            torch.set_num_threads(1)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
 def test_processes_are_at_least_one(make_kind, vectors, tmp_path):
