@@ -1,5 +1,7 @@
 """How large a report is, how fast it opens in headless Chromium, and how fast it answers: by default at 8,192 features.
 
+The goals are of that size: under 25 MB, open in under 2 s, the first interaction in under 200 ms (medians of the visits).
+
 The BAE is not trained: its encoder columns are data points of the embedded Llama at `blocks.1.hook_resid_pre`, its biases make
 features fire on 0.02 % to 5 % of the tokens. Text, contexts and everything else are as in any report.
 
@@ -28,6 +30,10 @@ from bae_lens.report.source import from_text
 HOOK = "blocks.1.hook_resid_pre"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 RAREST, DENSEST = 2e-4, 5e-2
+OPEN, FIRST = "open", "first interaction: open the table"
+MEGABYTES = 25
+MILLISECONDS = {OPEN: 2000, FIRST: 200}
+"""Goals: what is less is met."""
 EVENT = """
 () => new Promise((done) => {
   window.longest = 0;
@@ -63,7 +69,7 @@ def browse(page, address):
     page.goto(address)
     page.wait_for_selector("html[data-ready]")
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-    found = {"open": (time.perf_counter() - started) * 1000}
+    found = {OPEN: (time.perf_counter() - started) * 1000}
     page.evaluate(EVENT)
 
     def act(name, do):
@@ -72,7 +78,7 @@ def browse(page, address):
         page.wait_for_timeout(250)
         found[name] = page.evaluate("() => window.longest")
 
-    act("first interaction: open the table", lambda: page.click('nav a[data-view="features"]'))
+    act(FIRST, lambda: page.click('nav a[data-view="features"]'))
     act("sort by frequency", lambda: page.click('[data-sort="frequency"]'))
     act("search, a key", lambda: page.type("#search", "e"))
     act("search, another key", lambda: page.type("#search", "t"))
@@ -80,6 +86,31 @@ def browse(page, address):
     act("next feature, by key", lambda: page.keyboard.press("ArrowRight"))
     act("back to the overview", lambda: page.click('nav a[data-view="overview"]'))
     return found
+
+
+def make_report(out, features, tokens):
+    """A report of so many features on so many tokens of the embedded corpus."""
+    model, corpus = bae_lens.load_model(demo_model_dir()), python_docs()
+    text, bae = [*corpus.held_out, *corpus.train], bae_lens.BAE(bae_lens.BAEConfig(d_in=model.cfg.d_model, d_sae=1))
+    bae.cfg.metadata.hook_name = HOOK
+    source = from_text(model, text, bae, name="embedded", model_name=str(demo_model_dir()), tokens=tokens)
+    source = source._replace(windows=None, without="this benchmark is of the page")
+    return write_report(made_bae(source.vectors, features), source, About("runs/bae"), out)
+
+
+def visit(out, chromium, visits):
+    """The times of some visits, each by a browser that has seen nothing."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        for _ in range(visits):
+            context = browser.new_context(viewport={"width": 1280, "height": 900})
+            yield browse(context.new_page(), out.absolute().as_uri())
+            context.close()
+        browser.close()
+
+
+def met(value, goal):
+    return ["", ""] if goal is None else [f"under {goal}", "yes" if value < goal else "NO"]
 
 
 def main():
@@ -93,37 +124,27 @@ def main():
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         parser.error(f"no Chromium: none of {', '.join(CHROMIUM)} is installed")
-    model, corpus = bae_lens.load_model(demo_model_dir()), python_docs()
     with tempfile.TemporaryDirectory() as directory:
         out = args.keep or Path(directory) / "report.html"
-        text, bae = [*corpus.held_out, *corpus.train], bae_lens.BAE(bae_lens.BAEConfig(d_in=model.cfg.d_model, d_sae=1))
-        bae.cfg.metadata.hook_name = HOOK
-        source = from_text(model, text, bae, name="embedded", model_name=str(demo_model_dir()), tokens=args.tokens)
-        source = source._replace(windows=None, without="this benchmark is of the page")
-        bae = made_bae(source.vectors, args.features)
-        written = write_report(bae, source, About("runs/bae"), out)
-        visits = []
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium)
-            for _ in range(args.visits):
-                context = browser.new_context(viewport={"width": 1280, "height": 900})
-                visits.append(browse(context.new_page(), out.absolute().as_uri()))
-                context.close()
-            browser.close()
-    milliseconds = {name: statistics.median(visit[name] for visit in visits) for name in visits[0]}
-    worst = {name: max(visit[name] for visit in visits) for name in visits[0]}
+        written = make_report(out, args.features, args.tokens)
+        visits = list(visit(out, chromium, args.visits))
+    milliseconds = {name: statistics.median(one[name] for one in visits) for name in visits[0]}
+    worst = {name: max(one[name] for one in visits) for name in visits[0]}
+    megabytes = written.bytes / 1e6
     found = {
         "features": args.features,
         "tokens": written.collected.overview.tokens,
         "l0": written.collected.overview.l0,
         "seconds": written.seconds,
-        "megabytes": written.bytes / 1e6,
+        "megabytes": megabytes,
         "milliseconds": milliseconds,
         "worst_milliseconds": worst,
+        "goals": {"megabytes": MEGABYTES, "milliseconds": MILLISECONDS},
     }
-    print(f"\n{args.features} features, {found['tokens']} tokens, L0 {found['l0']:.0f}: {found['megabytes']:.1f} MB")
-    rows = [(name, f"{milliseconds[name]:.0f}", f"{worst[name]:.0f}") for name in milliseconds]
-    print(tabulate(rows, headers=["", "median, ms", "worst, ms"], tablefmt="github"))
+    print(f"\n{args.features} features, {found['tokens']} tokens, L0 {found['l0']:.0f}")
+    rows = [["size, MB", f"{megabytes:.1f}", "", *met(megabytes, MEGABYTES)]]
+    rows += [[f"{n}, ms", f"{ms:.0f}", f"{worst[n]:.0f}", *met(ms, MILLISECONDS.get(n))] for n, ms in milliseconds.items()]
+    print(tabulate(rows, headers=["", "median", "worst", "goal", "met"], tablefmt="github"))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -90,6 +90,7 @@ SURROGATES: dict[str, Surrogate] = {
         "github.com/hc495/Binary_Autoencoder: g (1 - g), g incoming, whatever the width; the derivative of nothing",
     ),
 }
+"""The surrogates that a configuration may name. One's own is added before it is named or loaded."""
 
 
 def check_surrogate(name: str) -> None:

@@ -52,7 +52,7 @@ def make_ready(make_bae, make_source):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_sae():
     """A random SAE of another architecture, some of whose features fire."""
     import torch
@@ -83,3 +83,29 @@ def browser():
         opened = playwright.chromium.launch(executable_path=executable)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def visit(browser, page_file):
+    """Opens the page of a file's `page_file` at an address; everything that a browser complains of is an error at the end."""
+    opened, complaints, requests = [], [], []
+
+    def open_page(address="", *, width=1280, theme="light", touch=False):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch, reduced_motion="reduce"
+        )
+        page = context.new_page()
+        opened.append(page)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{page_file.as_uri()}#{address}")
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_page
+    for page in opened:
+        assert page.evaluate("() => window.hacked") is None
+        page.context.close()
+    assert complaints == []
+    assert all(url.startswith(("file:", "blob:")) for url in requests)

@@ -57,32 +57,6 @@ def page_file(tmp_path_factory, make_source):
     return out
 
 
-@pytest.fixture
-def visit(browser, page_file):
-    """Opens the page at an address; everything that a browser complains of is an error at the end."""
-    opened, complaints, requests = [], [], []
-
-    def open_page(address="", *, width=1280, theme="light", touch=False):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch, reduced_motion="reduce"
-        )
-        page = context.new_page()
-        opened.append(page)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(f"{page_file.as_uri()}#{address}")
-        page.wait_for_selector("html[data-ready]")
-        return page
-
-    yield open_page
-    for page in opened:
-        assert page.evaluate("() => window.hacked") is None
-        page.context.close()
-    assert complaints == []
-    assert all(url.startswith(("file:", "blob:")) for url in requests)
-
-
 def text(page, selector):
     return page.locator(selector).first.inner_text()
 
@@ -294,7 +268,7 @@ LOOKS = [
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
 def test_no_rule_of_accessibility_is_broken_and_nothing_is_wider_than_the_screen(visit, tmp_path, width, theme):
     page = visit(width=width, theme=theme)
-    for address in ("overview", "features", "feature/4"):
+    for address in ("overview", "features", "feature/4", "feature/7", "feature/9"):  # those are dead, and usually on
         page.goto(f"{page.url.split('#')[0]}#{address}")
         page.wait_for_timeout(50)
         found = Axe().run(page).response["violations"]

@@ -145,7 +145,7 @@ def test_a_plan_names_only_the_stages_that_were_asked_for(tmp_path):
 
 @pytest.mark.slow
 def test_the_tiny_sizes_synthetic_claims_hold_as_they_did_for_us(tmp_path):
-    """All stages of it take some 35 minutes of one core; each runs in the fast tests, on less."""
+    """All stages of it take 18 minutes of one core; each runs in the fast tests, on less."""
     out = tmp_path / "reproduce"
     assert main(["reproduce", "--size", "tiny", "--stages", "synthetic,two-tokens", "--out", str(out)]) == 0
     outcomes = {claim["id"]: claim["outcome"] for claim in json.loads((out / "claims.json").read_text())["claims"]}
