@@ -1,6 +1,8 @@
 """The directory of a job of many cells: what it is of, and a file a cell; a killed job goes on with those that lack."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +66,19 @@ class CellDirectory(NamedTuple):
         cells = self.path / "cells"
         found = (path.relative_to(cells) for path in cells.rglob("*.json") if not path.name.startswith("."))
         return sorted(path.with_suffix("").as_posix() for path in found)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """A block that makes something of what a cell's file holds.
+
+    Raises:
+        ValueError: If that is not what it is made of.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is no whole cell: remove it, and it is made again ({error!r})") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

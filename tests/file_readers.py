@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+import result_readers
 import torch
 from embedded import HOOK
 
@@ -38,6 +39,8 @@ class Reader(NamedTuple):
     """Reads the directory, all that is in it."""
     extra: tuple[str, ...] = ()
     """Names of files that the reader would look at too, if they were there."""
+    is_long: bool = False
+    """Whether reading takes longer than a tenth of a second."""
 
 
 def vectors(samples: int = 64, width: int = 8) -> torch.Tensor:
@@ -188,11 +191,12 @@ READERS = (
         "activations",
         lambda path: _activations(path),
         lambda path: _read_activations(path / "a"),
+        is_long=True,
     ),
-    Reader("harvest", _harvest, _read_harvest),
+    Reader("harvest", _harvest, _read_harvest, is_long=True),
     Reader("saelens_cache", _saelens_cache, _read_activations),
-    Reader("finished_run", _run, _read_run),
-    Reader("interrupted_run", _interrupted, _read_run),
+    Reader("finished_run", _run, _read_run, is_long=True),
+    Reader("interrupted_run", _interrupted, _read_run, is_long=True),
     Reader("checkpoints", _run, lambda path: read_last_checkpoint(path / "run" / "checkpoints")),
     Reader("metrics", _log, _read_log),
     Reader("cells", _cells, _read_cells),
@@ -210,6 +214,27 @@ READERS = (
     Reader("text", _text, lambda path: bae_lens.read_documents(path / "text.txt")),
     Reader("text_jsonl", _text, lambda path: bae_lens.read_documents(path / "text.jsonl")),
     Reader("reference", _reference, lambda path: load_reference(path / "model.pt")),
+    *(
+        Reader(f"figures_{make.__name__}", make, result_readers.read_figures)
+        for make in (
+            result_readers.synthetic,
+            result_readers.trace,
+            result_readers.shots,
+            result_readers.pairs,
+            result_readers.rates,
+            result_readers.compare,
+            result_readers.comsem,
+            result_readers.sweep,
+            result_readers.codec_table,
+            result_readers.more_bit,
+        )
+    ),
+    Reader("compare_cells", result_readers.compare_cells, result_readers.read_compare_cells),
+    Reader("magnitudes", result_readers.compare, result_readers.read_shown_magnitudes),
+    Reader("reported", result_readers.reported, result_readers.read_reported),
+    Reader("grid", result_readers.grid, result_readers.read_grid, is_long=True),
+    Reader("dataset", result_readers.dataset, result_readers.read_saved),
+    Reader("parquet", result_readers.dataset, result_readers.read_parquet),
     Reader("parameters", _reference, lambda path: load_reference(path / "model.pt", parameters=path / "parameters.json")),
 )
 BY_NAME = {reader.name: reader for reader in READERS}

@@ -8,7 +8,7 @@ from typing import Any
 
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.benchmark.codec_table import SizeRow, bae_rows, number_rows, pca_rows, sae_rows, table
-from bae_lens.cells import CellDirectory
+from bae_lens.cells import CellDirectory, whole
 from bae_lens.files import write_text
 from bae_lens.model.bae import BAE
 from bae_lens.model.store import load_sae
@@ -65,8 +65,16 @@ def run_codec_table(options: CodecOptions, say: Callable[[str], None] = print) -
 
 
 def read_sizes(directory: CellDirectory) -> list[SizeRow]:
-    """All rows of a directory."""
-    return [SizeRow(**row) for name in directory.names() for row in (directory.read(name) or {})["rows"]]
+    """All rows of a directory.
+
+    Raises:
+        ValueError: If a file is not a whole cell.
+    """
+    found = []
+    for name in directory.names():
+        with whole(directory.cell(name)):
+            found += [SizeRow(**row) for row in (directory.read(name) or {})["rows"]]
+    return found
 
 
 def _rows(name: str, source: str, train: Any, held_out: Any) -> list[SizeRow]:

@@ -102,7 +102,7 @@ def read_results(directory: CellDirectory) -> Iterable[RowResult]:
 def _read_row(directory: CellDirectory, name: str) -> RowResult:
     try:
         return RowResult.from_dict(directory.read(name) or {})
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{directory.cell(name)} is no whole row: remove it, and it is made again ({error})") from error
 
 

@@ -60,16 +60,17 @@ def train_command(site: Site, out: Path) -> list[str]:
     return ["train", "--activations", str(site.activations), "--out", str(out), *options, "--set", *fields]
 
 
-def start(argv: list[str], log: Path, memory: int | None = None) -> BaseProcess:
+def start(argv: list[str], log: Path, memory: int | None = None, environment: dict[str, str] | None = None) -> BaseProcess:
     """A command in a process of its own, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bae_lens.benchmark.faults_site", "bae_lens.cli", "bae_lens.training.trainer"])
-    process = context.Process(target=_command, args=(argv, str(log), memory))
+    process = context.Process(target=_command, args=(argv, str(log), memory, environment or {}))
     process.start()
     return process
 
 
-def _command(argv: list[str], log: str, memory: int | None) -> None:
+def _command(argv: list[str], log: str, memory: int | None, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

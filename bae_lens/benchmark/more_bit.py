@@ -16,7 +16,7 @@ from torch import Tensor
 from bae_lens.activations.dataset import ActivationDataset
 from bae_lens.analyze.description_length import code_length
 from bae_lens.analyze.statistics import code_statistics
-from bae_lens.cells import CellDirectory
+from bae_lens.cells import CellDirectory, whole
 from bae_lens.checks import check_known
 from bae_lens.comsem import RulesBackend, StudyOptions, collect, interpret, prepare, sentence_windows
 from bae_lens.model.bae import BAE
@@ -187,11 +187,9 @@ def read_results(directory: CellDirectory) -> dict[Cell, Measured]:
     """
     found = {}
     for name in directory.names():
-        code, same, c = name.split("/")
-        try:
+        with whole(directory.cell(name)):
+            code, same, c = name.split("/")
             found[Cell(code, same, int(c.removeprefix("C")))] = Measured(**(directory.read(name) or {}))
-        except TypeError as error:
-            raise ValueError(f"{directory.cell(name)} is no whole cell: remove it, and it is made again ({error})") from error
     return found
 
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from bae_lens.benchmark.faults import FAULTS, Fault, disturb, out_of_memory, read_only_from_the_start
 from bae_lens.benchmark.faults_grid import disturbed_grid
 from bae_lens.benchmark.faults_site import Outcome, Site, site_at
+from bae_lens.benchmark.faults_together import disturbed_together
 
 DISK = "48m"
 """Size of the disk that is filled."""
@@ -22,24 +23,36 @@ OTHERS: dict[str, Callable[[Site, int], Outcome]] = {
     "one BAE of a grid goes wrong": disturbed_grid("nan"),
     "a worker of a grid is killed": disturbed_grid("worker"),
     "a grid is killed": disturbed_grid("all"),
+    "one of two processes is killed": disturbed_together("kill"),
+    "one of two that split the features is killed": disturbed_together("kill", feature_parallel=2),
+    "SIGTERM to one of two processes": disturbed_together("stop"),
+    "SIGTERM to one of two that split the features": disturbed_together("stop", feature_parallel=2),
+    "one of two processes fails": disturbed_together("fail"),
+    "one of two that split the features fails": disturbed_together("fail", feature_parallel=2),
     "read-only from the start": read_only_from_the_start,
 }
 COUNTS = {
-    "SIGKILL": 5,
-    "SIGKILL while a checkpoint is written": 5,
-    "SIGTERM": 5,
-    "Ctrl-C": 4,
-    "a checkpoint is altered": 5,
-    "a checkpoint is cut short": 4,
-    "a shard disappears": 5,
+    "SIGKILL": 4,
+    "SIGKILL while a checkpoint is written": 4,
+    "SIGTERM": 3,
+    "Ctrl-C": 3,
+    "a checkpoint is altered": 4,
+    "a checkpoint is cut short": 3,
+    "a shard disappears": 3,
     "a shard is cut short under its reader": 3,
-    "the disk is full": 4,
-    "the disk becomes read-only": 3,
+    "the disk is full": 3,
+    "the disk becomes read-only": 2,
     "read-only from the start": 1,
     "the memory runs out": 2,
     "one BAE of a grid goes wrong": 2,
     "a worker of a grid is killed": 1,
-    "a grid is killed": 1,
+    "a grid is killed": 2,
+    "one of two processes is killed": 3,
+    "one of two that split the features is killed": 2,
+    "SIGTERM to one of two processes": 2,
+    "SIGTERM to one of two that split the features": 1,
+    "one of two processes fails": 1,
+    "one of two that split the features fails": 1,
 }
 """50 faults."""
 NEED_DISK = {fault.name for fault in FAULTS if fault.needs_disk} | {"read-only from the start"}

@@ -190,7 +190,7 @@ def read_results(directory: CellDirectory) -> Iterable[CellResult]:
     for name in directory.names():
         try:
             yield CellResult.from_dict(directory.read(name) or {})
-        except (KeyError, TypeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{directory.cell(name)} is no whole cell: remove it, and it is trained again ({error})"
             ) from error

@@ -25,6 +25,7 @@ from bae_lens.codec.workers import map_blocks, one_thread
 from bae_lens.files import check_output_file
 from bae_lens.model.bae import BAE
 
+MOST_PROCESSES = 1024
 SHARD_BYTES = 2**28
 """Of a shard that is decompressed, at most: it is put together in memory."""
 MOST_SHARD_VECTORS = 262_144
@@ -103,11 +104,16 @@ def compress(
             ``if __name__ == "__main__"``, as always with Python's processes.)
 
     Raises:
-        TypeError, ValueError: If there are no vectors, they are not finite, of another width or hook point, the directory
-            changes while it is read, the BAE normalises its input, or the target cannot be reached (the best is said).
+        TypeError, ValueError: If an argument is of another kind, there are no vectors, they are not finite, of another width
+            or hook point, the directory changes while it is read, the BAE normalises its input, or the target cannot be
+            reached (the best is said).
         FileExistsError, PermissionError: If the file cannot be written.
     """
-    settings = settings or CodecSettings()
+    settings = CodecSettings() if settings is None else settings
+    if not isinstance(settings, CodecSettings):
+        raise TypeError(f"settings are CodecSettings, got {settings!r}")
+    if type(processes) is not int or processes > MOST_PROCESSES:
+        raise ValueError(f"processes must be a whole number, {MOST_PROCESSES} at most, got {processes!r}")
     check_output_file(out)
     dictionary = dictionary_of(bae)
     activations = _opened(activations, bae)

@@ -56,8 +56,11 @@ def dictionary_of(bae: BAE) -> Dictionary:
     """The decoder of a BAE.
 
     Raises:
+        TypeError: If it is no BAE.
         ValueError: If the BAE normalises each vector by itself: its code alone does not tell the vector.
     """
+    if not isinstance(bae, BAE):
+        raise TypeError(f"the codec takes a BAE, as bae_lens.load gives it, got {bae!r:.80}")
     if bae.cfg.normalize_activations != "none":
         raise ValueError(
             f"this BAE normalises its input (normalize_activations={bae.cfg.normalize_activations!r}): what it divides out is "

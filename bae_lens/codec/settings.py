@@ -38,6 +38,7 @@ class CodecSettings:
     """Whether the file carries the decoder; if not, it names it by its hash."""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         check_known("mode", self.mode, MODES)
         check_known("kind of probabilities", self.probabilities, PROBABILITIES)
         if self.norm_bits not in NORM_BITS:
@@ -54,6 +55,17 @@ class CodecSettings:
             raise ValueError(f"a target FVU must be over 0, got {self.target_fvu}")
         if self.target_cosine is not None and not -1 <= self.target_cosine < 1:
             raise ValueError(f"a target cosine must be under 1, got {self.target_cosine}")
+
+    def _check_kinds(self) -> None:
+        for name, kind, words in (
+            ("block_vectors", int, "a whole number"),
+            ("fit_vectors", int, "a whole number"),
+            ("packed", bool, "True or False"),
+            ("bae_inside", bool, "True or False"),
+        ):
+            value = getattr(self, name)
+            if type(value) is not kind:
+                raise TypeError(f"{name} must be {words}, got {value!r}")
 
     def _check_mode(self) -> None:
         """Refuses what would change nothing."""

@@ -27,6 +27,8 @@ class Source:
     """
 
     def __init__(self, activations: Tensor | ActivationDataset, d_in: int):
+        if not isinstance(activations, Tensor | ActivationDataset):
+            raise TypeError(f"activations are a tensor, or a dataset of them, got {activations!r:.80}")
         self._from = activations
         self.path = activations.path if isinstance(activations, ActivationDataset) else None
         self._state = None if self.path is None else _state(self.path)

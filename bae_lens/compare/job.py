@@ -15,7 +15,7 @@ from sae_lens import SAE
 
 from bae_lens.analyze.rate_distortion_bounds import PrincipalAxes, pca_length, principal_axes
 from bae_lens.analyze.statistics import total_variation
-from bae_lens.cells import CellDirectory
+from bae_lens.cells import CellDirectory, whole
 from bae_lens.compare.data import CompareData
 from bae_lens.compare.evaluate import COUNTED, Figures, Vectors, check_finite, measure, open_vectors
 from bae_lens.compare.methods import METHODS, check_methods, settings_of, train_method, training_of
@@ -214,10 +214,8 @@ def read_cell(directory: CellDirectory, name: str) -> Result:
     Raises:
         ValueError: If its file is not a whole cell.
     """
-    try:
+    with whole(directory.cell(name)):
         return Result.from_dict(directory.read(name) or {})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{directory.cell(name)} is no whole cell: remove it, and it is made again ({error})") from error
 
 
 def shared_settings(data: CompareData, options: CompareOptions) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from bae_lens.activations.manifest import read_manifest
-from bae_lens.cells import MANIFEST, CellDirectory, read_json
+from bae_lens.cells import MANIFEST, CellDirectory, read_json, whole
 from bae_lens.files import write_json, write_text
 from bae_lens.grid.options import Cell, GridOptions, cells_of
 from bae_lens.grid.work import GridData, Unit, bae_of, failure_file, train_unit
@@ -205,8 +205,11 @@ def _state(directory: CellDirectory, name: str, place: dict[str, Any]) -> dict[s
     found = directory.read(name)
     if found is not None:
         bae = bae_of(directory, name).relative_to(directory.path).as_posix()
-        return {"name": name, "place": found["place"], "state": "done", "bae": bae, "figures": found["figures"]}
+        with whole(directory.cell(name)):
+            known = {"place": dict(found["place"]), "figures": dict(found["figures"])}
+        return {"name": name, "state": "done", "bae": bae, **known}
     failure = failure_file(directory, name)
     if failure.is_file():
-        return {"name": name, "place": place, "state": "failed", "reason": read_json(failure)["reason"]}
+        with whole(failure):
+            return {"name": name, "place": place, "state": "failed", "reason": str(read_json(failure)["reason"])}
     return {"name": name, "place": place, "state": "left"}

@@ -61,6 +61,9 @@ def _named(row: dict[str, Any]) -> Named:
     phrase = None if row["phrase"] is None else str(row["phrase"])
     numbers = (row["score"], low, high)
     shuffled = (row.get("shuffled") or {}).get("score")
+    for number in (*numbers, shuffled, detection, fuzzing):
+        if number is not None and not isinstance(number, int | float):
+            raise TypeError(f"a score is a number, got {number!r}")
     return Named(phrase, *numbers, str(row["status"]), row.get("reason"), shuffled, detection, fuzzing)
 
 

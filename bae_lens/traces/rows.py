@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from bae_lens.activations.models import layer_of
-from bae_lens.cells import CellDirectory
+from bae_lens.cells import CellDirectory, whole
 
 Figures = dict[str, Any]
 """Numbers of one code on one set of vectors, by name; "fvu" is always there. None: it cannot be had (a joint entropy, say)."""
@@ -64,11 +64,16 @@ def read_rows(directory: CellDirectory) -> list[Row]:
     """
     rows = []
     for name in directory.names():
-        try:
-            rows += [Row(**row) for row in (directory.read(name) or {})["rows"]]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{directory.cell(name)} is no whole cell: remove it, and it is made again ({error})") from error
+        with whole(directory.cell(name)):
+            rows += [_row(**row) for row in (directory.read(name) or {})["rows"]]
     return sorted(rows, key=lambda row: [_order(name, value) for name, value in row.place.items()])
+
+
+def _row(place: dict[str, Any], figures: Figures) -> Row:
+    hook = place.get("hook", "")  # vectors of no model have none
+    if not isinstance(hook, str) or not isinstance(figures["fvu"], int | float):
+        raise TypeError(f"a row has the name of a hook point and an FVU, got {hook!r} and {figures['fvu']!r}")
+    return Row(place, figures)
 
 
 def _order(name: str, value: Any) -> tuple[float, str]:

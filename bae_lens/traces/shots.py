@@ -17,7 +17,7 @@ from bae_lens.activations.labels import label_log_probs
 from bae_lens.activations.models import load_model
 from bae_lens.activations.prompts import Prompts, Task, draw_prompts, draw_queries, prompt_windows, read_task
 from bae_lens.activations.readers import expand_hooks, reader_of
-from bae_lens.cells import CellDirectory
+from bae_lens.cells import CellDirectory, whole
 from bae_lens.jobs import Failure, Job, Say, run_jobs
 from bae_lens.pictures.charts import Axis, Chart, Line, Panel, Point
 from bae_lens.settings import as_json
@@ -138,9 +138,20 @@ def residual_hooks(model: Any, patterns: Sequence[str] | None = None) -> list[st
 
 
 def read_accuracies(directory: CellDirectory) -> list[Accuracy]:
-    """The accuracies of a directory, by number of shots."""
-    found = (directory.read(name) for name in directory.names() if name.startswith("accuracy/"))
-    return sorted(Accuracy(**cell["accuracy"]) for cell in found if cell is not None)
+    """The accuracies of a directory, by number of shots.
+
+    Raises:
+        ValueError: If a file is not a whole cell.
+    """
+    found = []
+    for name in directory.names():
+        if name.startswith("accuracy/"):
+            with whole(directory.cell(name)):
+                one = Accuracy(**(directory.read(name) or {})["accuracy"])
+                if not all(isinstance(number, int | float) for number in one):
+                    raise TypeError(f"an accuracy is of numbers, got {one}")
+                found.append(one)
+    return sorted(found)
 
 
 def entropy_chart(rows: Sequence[Row]) -> Chart:

@@ -1,5 +1,5 @@
 """Few examples by default and the same ones every time; many with BAE_LENS_FUZZ=full (`make test-all`), and new ones where
-BAE_LENS_FUZZ_EXAMPLES says how many."""
+BAE_LENS_FUZZ_EXAMPLES says how many. What takes long (`fuzzing.LONG`) has at most 25."""
 
 import os
 
@@ -9,7 +9,7 @@ UNHURRIED = {"deadline": None, "database": None, "suppress_health_check": list(H
 settings.register_profile("few", max_examples=12, derandomize=True, **UNHURRIED)
 settings.register_profile(
     "full",
-    max_examples=int(os.environ.get("BAE_LENS_FUZZ_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("BAE_LENS_FUZZ_EXAMPLES", "60")),
     derandomize="BAE_LENS_FUZZ_EXAMPLES" not in os.environ,
     **UNHURRIED,
 )

@@ -9,11 +9,14 @@ import torch
 from bounded import bounded
 from embedded import HOOK
 from file_readers import DOCUMENTED
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import bae_lens
 
 SECONDS = 60
+LONG = settings(max_examples=min(25, settings.default.max_examples))
+"""For what trains, harvests or reads vectors in each example: ten times as long as others."""
 NONSENSE = st.sampled_from(
     [None, True, "x", "", -1, 0, 1, 2**40, 0.5, -0.5, 1e308, math.nan, math.inf, -math.inf, [], (), {}, b"x"]
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from bounded import bounded
 from file_readers import DOCUMENTED, READERS, files_of
+from fuzzing import LONG
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,9 +89,20 @@ def slots_of(value):
         yield from slots_of(inner)
 
 
-@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+@pytest.mark.parametrize("reader", [reader for reader in READERS if not reader.is_long], ids=lambda reader: reader.name)
 @given(which=st.integers(0, 200), alteration=alterations())
 def test_an_altered_file_is_read_or_refused_in_words(reader, good_files, which, alteration):
+    read_altered(reader, good_files, which, alteration)
+
+
+@pytest.mark.parametrize("reader", [reader for reader in READERS if reader.is_long], ids=lambda reader: reader.name)
+@LONG
+@given(which=st.integers(0, 200), alteration=alterations())
+def test_an_altered_file_of_a_long_job_is_read_or_refused_in_words(reader, good_files, which, alteration):
+    read_altered(reader, good_files, which, alteration)
+
+
+def read_altered(reader, good_files, which, alteration):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         place = Path(folder) / "files"

@@ -8,8 +8,12 @@ import torch
 from embedded import HOOK
 
 import bae_lens
+from bae_lens import codec
 from bae_lens.activations.epochs import epoch
 from bae_lens.checks import seeded
+from bae_lens.report.figures.entries import ENTRIES
+from bae_lens.report.figures.gallery import draw_entry, names_of
+from bae_lens.report.figures.results import find_results
 from bae_lens.training.recipes import RECIPES
 
 
@@ -166,3 +170,111 @@ def test_hidden_units_that_no_memory_holds_are_a_memory_error():
     bae = bae_lens.train(torch.randn(64, 4), bae_lens.recipes.rate_distortion(4, 2, steps=4, batch_size=16, k=2)).bae
     with pytest.raises(MemoryError, match=r"hidden units take about .* GiB .* lower `hidden`"):
         bae_lens.distill_encoder(bae, torch.randn(64, 4), hidden=2**40, steps=1)
+
+
+@pytest.mark.parametrize("field", ["block_vectors", "fit_vectors", "packed", "bae_inside"])
+@pytest.mark.parametrize("value", [1.5, float("nan"), "x"])
+def test_a_setting_of_the_codec_that_is_of_another_kind_is_refused_by_its_name(field, value):
+    """It was PyTorch's, or that of the header's JSON, once the vectors had been read."""
+    with pytest.raises(TypeError, match=rf"{field} must be|Type-check"):
+        codec.CodecSettings(**{field: value})
+
+
+def test_the_codec_refuses_what_is_no_bae_no_vectors_no_settings_or_no_number(tmp_path):
+    """It was an AttributeError: 'str' object has no attribute 'cfg'; or an OverflowError."""
+    bae = bae_lens.train(torch.randn(64, 4), bae_lens.recipes.recommended(4, 2, steps=2, batch_size=8), progress=False).bae
+    x, out = torch.randn(8, 4), tmp_path / "a.baez"
+    for arguments, more, words in (
+        (("x", x, out), {}, "takes a BAE"),
+        ((bae, b"x", out), {}, "a tensor, or a dataset"),
+        ((bae, x, out, "x"), {}, "settings are CodecSettings"),
+        ((bae, x, out), {"processes": 2**40}, "processes must be"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"{words}|Type-check"):
+            codec.compress(*arguments, **more, progress=False)
+    assert not out.exists()
+
+
+def replaced(path, **values):
+    """A JSON object's file with some of its values set anew, or taken out (None)."""
+    found = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "values"),
+    [
+        ("figures_synthetic", "*.json", {"cell": []}),
+        ("figures_synthetic", "*.json", {"trace": [3]}),
+        ("figures_trace", "*.json", {"rows": 3}),
+        ("figures_trace", "*.json", {"rows": [{"place": [], "figures": {}}]}),
+        ("figures_trace", "*.json", {"rows": [{"place": {"hook": 3}, "figures": {"fvu": 0.5}}]}),
+        ("figures_shots", "accuracy/0.json", {"accuracy": None}),
+        ("figures_shots", "accuracy/0.json", {"accuracy": {"shots": "x"}}),
+        ("figures_codec_table", "*.json", {"rows": None}),
+        ("figures_codec_table", "*.json", {"rows": [[]]}),
+        ("figures_more_bit", "*/*/*.json", {"features": None}),
+        ("figures_more_bit", "*/*/*.json", {"x": 1}),
+        ("compare_cells", "*/*/*/*.json", {"figures": []}),
+        ("compare_cells", "*/*/*/*.json", {"figures": 3}),
+    ],
+)
+def test_a_cell_that_is_not_whole_is_refused_by_its_name(name, cell, values, good_files, tmp_path):
+    """It was a KeyError or an AttributeError, of the codec's table and of accuracies a TypeError too."""
+    reader = good_files(name, tmp_path)
+    replaced(next(tmp_path.glob(f"*/cells/{cell}")), **values)
+    with pytest.raises(ValueError, match="is no whole cell: remove it"):
+        reader.read(tmp_path)
+
+
+@pytest.mark.parametrize("values", [{"place": None}, {"figures": 3}])
+def test_a_cell_of_a_grid_that_is_not_whole_is_refused_by_its_name(values, good_files, tmp_path):
+    """It was a KeyError: 'place'."""
+    reader = good_files("grid", tmp_path)
+    replaced(next((tmp_path / "grid" / "cells").rglob("*.json")), **values)
+    with pytest.raises(ValueError, match="is no whole cell: remove it"):
+        reader.read(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [None, [], 3, {}])
+def test_a_manifest_of_a_comparison_without_its_hook_point_is_refused(settings, good_files, tmp_path):
+    """It was a KeyError: 'hook_name'."""
+    reader = good_files("figures_compare", tmp_path)
+    replaced(tmp_path / "compare" / "benchmark.json", settings=settings)
+    with pytest.raises(ValueError, match="is not whole, or of an older version"):
+        reader.read(tmp_path)
+
+
+@pytest.mark.parametrize("score", ["x", [], {}])
+def test_a_score_that_is_no_number_is_refused_with_its_line(score, good_files, tmp_path):
+    """It came as far as the report's page."""
+    reader = good_files("reported", tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "features.jsonl").read_text().splitlines()]
+    (tmp_path / "features.jsonl").write_text("\n".join(json.dumps(line | {"score": score}) for line in lines))
+    with pytest.raises(ValueError, match="line 1: no whole feature"):
+        reader.read(tmp_path)
+
+
+def test_results_that_are_whole_and_say_nonsense_stop_no_figure(good_files, tmp_path):
+    """It was a KeyError: 'weight', and there were no figures at all."""
+    good_files("figures_rates", tmp_path)
+    path = next((tmp_path / "rates" / "cells").glob("*.json"))
+    rows = json.loads(path.read_text())["rows"]
+    path.write_text(json.dumps({"rows": [row | {"place": {"hook": "x"}} for row in rows]}))
+    found = find_results(tmp_path)
+    shown = [draw_entry(entry, {found[0].kind: found}) for entry in ENTRIES if found[0].kind in entry.needs]
+    assert shown
+    assert all("its results are not whole" in one.reason for one in shown)
+
+
+def test_a_figure_stays_in_its_directory_whatever_its_hook_point_is_called(good_files, tmp_path):
+    """Scores of the hook point a/../../../evil were drawn into evil.png beside the directory."""
+    for number, hook in enumerate(("a/../../../evil", "b")):
+        place = tmp_path / "runs" / str(number)
+        good_files("figures_comsem", place)
+        replaced(place / "summary.json", settings={"study": {"sae": {"hook_name": hook, "architecture": "bae"}}})
+    found = find_results(tmp_path / "runs")
+    drawn = [one for entry in ENTRIES for one in draw_entry(entry, {"comsem": found}).drawn]
+    names = [name for one in drawn for name in names_of(one)]
+    assert "fig24-a-..-..-..-evil.png" in names
+    assert all("/" not in name for name in names)

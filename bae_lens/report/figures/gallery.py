@@ -1,6 +1,7 @@
 """Draws every figure and table that the results below a directory allow, into one directory with a page that shows them all."""
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +65,7 @@ def draw_figures(root: str | Path, out: str | Path, say: Callable[[str], None] =
     write_json(out / LIST, {"bae_lens": __version__, "figures": []})
     every = []
     for entry in ENTRIES:
-        one = _draw(entry, results)
+        one = draw_entry(entry, results)
         files = [name for drawn in one.drawn for name in write_drawn(drawn, out)]
         say(f"{entry.label}: {', '.join(files)}" if files else f"{entry.label}: {one.reason}")
         every.append(one)
@@ -77,13 +78,22 @@ def draw_figures(root: str | Path, out: str | Path, say: Callable[[str], None] =
     return every
 
 
-def _draw(entry: Entry, results: dict[str, list]) -> Shown:
+def draw_entry(entry: Entry, results: dict[str, list]) -> Shown:
+    """What can be drawn of an entry, or why nothing can."""
     try:
-        return Shown(entry, entry.draw(results), "")
+        return Shown(entry, [drawn._replace(name=_file_name(drawn.name)) for drawn in entry.draw(results)], "")
     except Missing:
         return Shown(entry, [], f"no results for it yet; they come of {entry.command}")
     except (ValueError, OSError) as error:  # one that cannot be read stops no other
         return Shown(entry, [], f"{error}; its results come of {entry.command}")
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        words = f"its results are not whole, or of an older version ({error!r})"
+        return Shown(entry, [], f"{words}; run their command again: {entry.command}")
+
+
+def _file_name(name: str) -> str:
+    """A name that stays in its directory, whatever a results' file calls its hook point."""
+    return re.sub(r"[/\\\0]", "-", name)[:200]
 
 
 def names_of(drawn: Drawn) -> list[str]:

@@ -121,9 +121,9 @@ def read_compared(found: Found) -> Compared:
     """
     value = _read(found.path / "results.json")
     lines = _of(found, lambda: [line_from_json(line) for line in value["lines"]])
-    settings = _read(found.path / MANIFEST)["settings"]
+    settings = _of(found, lambda: dict(_read(found.path / MANIFEST)["settings"]))
     kept = found.path / "magnitudes.safetensors"
-    hook = settings.get("target_hook") or settings["hook_name"]
+    hook = _of(found, lambda: settings.get("target_hook") or settings["hook_name"])
     return Compared(hook, lines, read_magnitudes(kept) if kept.is_file() else [])
 
 
@@ -134,10 +134,11 @@ def read_named(found: Found) -> Named:
         ValueError: If they are not whole.
     """
     summary = _read(found.path / "summary.json")
-    features = [json.loads(line) for line in (found.path / "features.jsonl").read_text(encoding="utf-8").splitlines()]
-    maps = json.loads((found.path / MAPS).read_text(encoding="utf-8")) if (found.path / MAPS).is_file() else []
+    lines = (found.path / "features.jsonl").read_text(encoding="utf-8").splitlines()
 
     def named() -> Named:
+        features = [json.loads(line) for line in lines]
+        maps = json.loads((found.path / MAPS).read_text(encoding="utf-8")) if (found.path / MAPS).is_file() else []
         sae = summary["settings"]["study"]["sae"]
         scored = [feature for feature in features if feature["status"] == "scored" and feature["score"] is not None]
         return Named(
@@ -200,7 +201,7 @@ def _some(found: Found, values: Any) -> Any:
 def _of(found: Found, make: Callable[[], Any]) -> Any:
     try:
         return make()
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{found.path} is not whole, or of an older version: run its command again ({error!r})") from error
 
 
