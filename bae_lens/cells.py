@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bae_lens.files import check_output_directory, check_writable, write_json
+from bae_lens.files import at_home, check_output_directory, check_writable, write_json
 from bae_lens.settings import as_json, differences
 from bae_lens.version import __version__
 
@@ -31,7 +31,7 @@ class CellDirectory(NamedTuple):
             FileExistsError: If it holds something else.
             PermissionError: If it cannot be written.
         """
-        directory = cls(Path(path).expanduser().absolute())
+        directory = cls(at_home(path).absolute())
         manifest = directory.path / MANIFEST
         now = as_json({"benchmark": benchmark, "settings": settings})
         if not manifest.is_file():

@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """A path with ~ and ~user at its begin put in full; as it is, where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails without a user
+
+
 def check_output_directory(path: str | Path, *, replace: Collection[str] = (), besides: Collection[str] = ()) -> Path:
     """Refuses an output directory before any work is done for it.
 
@@ -22,7 +27,7 @@ def check_output_directory(path: str | Path, *, replace: Collection[str] = (), b
         FileExistsError: If it already holds something (another run), or is a file.
         PermissionError: If it cannot be created or written.
     """
-    path = Path(path).expanduser().absolute()
+    path = at_home(path).absolute()
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose another directory")
     foreign = sorted({p.name for p in path.iterdir()} - {*replace, *besides}) if path.exists() else []
@@ -36,7 +41,7 @@ def check_output_directory(path: str | Path, *, replace: Collection[str] = (), b
 
 def check_writable(directory: str | Path) -> None:
     """Raises PermissionError unless files can be made in a directory (or in the nearest parent that exists)."""
-    parent = _existing_parent(Path(directory).expanduser().absolute())
+    parent = _existing_parent(at_home(directory).absolute())
     try:
         with tempfile.TemporaryDirectory(prefix=".bae_lens-", dir=parent):
             pass
@@ -51,7 +56,7 @@ def check_output_file(path: str | Path) -> None:
         FileExistsError: If it is a directory.
         PermissionError: If it cannot be written.
     """
-    path = Path(path).expanduser().absolute()
+    path = at_home(path).absolute()
     if path.is_dir():
         raise FileExistsError(f"{path} is a directory: give a file")
     check_writable(path.parent)
@@ -108,7 +113,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 @contextmanager
 def new_file(path: str | Path) -> Iterator[BinaryIO]:
     """Yields a temporary file that becomes `path` when the block ends well, in one step, and disappears when it does not."""
-    path = Path(path).expanduser().absolute()
+    path = at_home(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:

@@ -14,6 +14,7 @@ from bae_lens.activations.epochs import WHOLE, Share, epoch
 from bae_lens.activations.shards import Places, open_shards
 from bae_lens.checks import seeded
 from bae_lens.chunks import rows_at_once
+from bae_lens.files import at_home
 
 MEMORY = 2**30
 """Bytes of vectors that a pass over a dataset holds at most, where nothing else is asked."""
@@ -58,7 +59,7 @@ class ActivationDataset:
             ValueError: If a shard is not as the manifest says, the manifest is not whole or names a file outside the directory,
                 or there is no such hook point or position.
         """
-        self.path = Path(path).expanduser()
+        self.path = at_home(path)
         self.memory = memory
         self._store = open_shards(self.path, hook, unfinished)
         self.hook_name, self.metadata = self._store.hook_name, self._store.metadata

@@ -28,6 +28,7 @@ from bae_lens.activations.sequences import Layout, Pool, TokenBatch, none_long_e
 from bae_lens.activations.shard_writer import ShardWriter, is_full, vector_bytes
 from bae_lens.activations.shards import Places
 from bae_lens.activations.sources import TextSource, numbered_documents, text_source
+from bae_lens.files import at_home
 
 
 class Harvested(NamedTuple):
@@ -86,7 +87,7 @@ def harvest_to_disk(
         "prepend_bos": layout.prepend_bos,
         "dataset_path": source.name,
     }
-    path = Path(out).expanduser().absolute()
+    path = at_home(out).absolute()
     directory = HarvestDirectory(path, settings, widths, metadata, harvest_versions())
     tokenizer = tokenizer or getattr(model, "tokenizer", None)
     job = _Job(reader, tokenizer, source, directory, chosen, layout, rank, world_size, say or (lambda line: None))

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 
 from bae_lens.checks import near
+from bae_lens.files import at_home
 
 HookedModel = HookedTransformer | TransformerBridge
 """The kinds of model that everything here takes; SAELens' HookedSAETransformer and SAETransformerBridge are among them."""
@@ -57,7 +58,7 @@ def load_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} is not there: this torch sees no CUDA device; use 'cpu'")
-    path = Path(name_or_dir).expanduser()
+    path = at_home(name_or_dir)
     if path.is_dir():
         config = _read_config(path)
         if issubclass(model_class, TransformerBridge):
@@ -147,7 +148,7 @@ def hugging_face_directory(name_or_dir: str | Path, dtype: torch.dtype) -> tuple
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = Path(name_or_dir).expanduser()
+    path = at_home(name_or_dir)
     if path.is_dir():
         _read_config(path)
         return _hugging_face_model(path, dtype, "sdpa"), _tokenizer(path)

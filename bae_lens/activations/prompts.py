@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bae_lens.activations.text import Windows
 from bae_lens.checks import check_known
+from bae_lens.files import at_home
 
 DEMONSTRATION_SHARE = 0.2
 """Of a task file that holds both: the share of its lines that only serve as demonstrations."""
@@ -82,12 +83,12 @@ def read_task(
             single class, or too few lines to split.
         FileNotFoundError: If there is no such file.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     asked = _read_examples(path, label_names, format)
     if demonstrations is None:
         shown, asked = _split(path, asked, seed)
     else:
-        shown = _read_examples(Path(demonstrations).expanduser(), label_names, format)
+        shown = _read_examples(at_home(demonstrations), label_names, format)
     labels = sorted({example.label for example in [*shown, *asked]})
     if len(labels) < 2:
         raise ValueError(f"every line of {path} has the label {labels[0]!r}: a task needs two classes at least")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bae_lens.activations.text import bytes_of_first, check_is_text, iterate_documents
-from bae_lens.files import sha256
+from bae_lens.files import at_home, sha256
 
 SHUFFLE_BUFFER = 10_000
 """Documents that are held while their order is made random."""
@@ -69,7 +69,7 @@ def text_source(
         return TextSource(
             f"{len(documents)} documents in memory", lambda: iter(documents), _hash(documents), documents=len(documents)
         )
-    path = Path(text).expanduser()
+    path = at_home(text)
     if path.is_file():
         check_is_text(path)
         size, read = path.stat().st_size, partial(bytes_of_first, path)
@@ -86,7 +86,7 @@ def text_source(
 
 def check_is_there(text: str | Path) -> None:
     """Raises FileNotFoundError for what looks like a path to a text and is none; a dataset's name is not looked up."""
-    path = Path(text).expanduser()
+    path = at_home(text)
     if not path.exists() and (str(text).startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl")):
         raise FileNotFoundError(f"there is no text file {path}: give one, the directory of a dataset, or a dataset's name")
 

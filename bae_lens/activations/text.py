@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bae_lens.checks import seeded
+from bae_lens.files import at_home
 
 NOT_TEXT = (".parquet", ".arrow", ".gz", ".zst", ".xz", ".bz2", ".zip", ".tar", ".pdf", ".docx", ".npy", ".npz", ".safetensors")
 """Endings of files that hold text in another form, or none."""
@@ -46,7 +47,7 @@ def read_documents(path: str | Path) -> list[str]:
     """
     documents = list(iterate_documents(path))
     if not documents:
-        raise ValueError(f"{Path(path).expanduser()} holds no text")
+        raise ValueError(f"{at_home(path)} holds no text")
     return documents
 
 
@@ -60,7 +61,7 @@ def iterate_documents(path: str | Path, column: str = "text") -> Iterator[str]:
         ValueError: If the file is not text, or a line is not as it should be (its number is said).
         FileNotFoundError: If there is no such file.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     check_is_text(path)
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):

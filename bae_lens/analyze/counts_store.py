@@ -12,7 +12,7 @@ from torch import Tensor
 from bae_lens.analyze.code_counts import CodeCounts
 from bae_lens.analyze.counts import BitCounts, PositionCounts
 from bae_lens.analyze.pair_counts import PairCounts
-from bae_lens.files import new_directory, write_json
+from bae_lens.files import at_home, new_directory, write_json
 
 FORMAT = "bae_lens.counts"
 VERSION = 1
@@ -44,7 +44,7 @@ def load_counts(path: str | Path) -> BitCounts:
         FileNotFoundError: If there are none.
         ValueError: If they are of another format, cut short, or do not hold together.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     numbers = _read_numbers(path / "counts.json")
     if not (path / FILE).is_file():
         raise FileNotFoundError(f"{path / FILE} is missing")

@@ -22,7 +22,7 @@ from bae_lens.codec.settings import CodecSettings
 from bae_lens.codec.sources import Source
 from bae_lens.codec.stages import EncodedBlock, Stages, encode_vectors
 from bae_lens.codec.workers import map_blocks, one_thread
-from bae_lens.files import check_output_file
+from bae_lens.files import at_home, check_output_file
 from bae_lens.model.bae import BAE
 
 MOST_PROCESSES = 1024
@@ -226,7 +226,7 @@ def _write(
             raise _Missed(errors)
     return Summary(
         vectors=errors.vectors,
-        bytes=Path(out).expanduser().stat().st_size,
+        bytes=at_home(out).stat().st_size,
         decoder_bytes=len(sections.get("decoder", b"")),
         block_bytes=block_bytes,
         code_bytes=code_bytes,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from bae_lens.codec.limits import LARGEST_HEADER
-from bae_lens.files import new_file
+from bae_lens.files import at_home, new_file
 
 MAGIC = b"\x89BAEZ\r\n\x1a"
 """As PNG's: a transfer as text changes it."""
@@ -120,7 +120,7 @@ class Container:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = at_home(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path} is no file")
         self._file = self.path.open("rb")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from bae_lens.checks import near
 from bae_lens.comsem.backends.protocol import Reply, Request
+from bae_lens.files import at_home
 
 MESSAGE_TOKENS = 8
 """Tokens that a chat format adds to a message at most."""
@@ -146,7 +147,7 @@ def read_prices(path: str | Path) -> dict[str, Price]:
     Raises:
         ValueError: If it is something else.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         return {str(model): Price(*map(_dollars, pair)) for model, pair in table.items()}

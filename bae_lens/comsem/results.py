@@ -12,7 +12,7 @@ from bae_lens.comsem.runner import Results
 from bae_lens.comsem.samples import Sample
 from bae_lens.comsem.scores import FeatureResult, top_n
 from bae_lens.comsem.study import FeatureSamples, Study
-from bae_lens.files import write_bytes, write_json, write_text
+from bae_lens.files import at_home, write_bytes, write_json, write_text
 from bae_lens.pictures.static import chart_png
 from bae_lens.version import __version__
 
@@ -38,7 +38,7 @@ def write_results(
     Returns:
         Paths of features.jsonl, control.jsonl, summary.json, cards.html, cards.txt, scores.png, delphi/ and neuronpedia/.
     """
-    out = Path(out).expanduser()
+    out = at_home(out)
     write_text(out / "features.jsonl", _lines(results.features, study.features, dispersions or {}))
     write_text(out / "control.jsonl", _lines(results.control, study.control, {}))
     write_json(out / "summary.json", {"name": name, **summary_dict(results, study)})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from bae_lens.activations.manifest import read_manifest
 from bae_lens.activations.readers import expand_hooks
+from bae_lens.files import at_home
 from bae_lens.settings import as_json
 from bae_lens.training.config import Recipe, with_changes
 from bae_lens.training.recipes import get_recipe
@@ -53,7 +54,7 @@ class GridOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        self.activations, self.out = (Path(path).expanduser() for path in (self.activations, self.out))
+        self.activations, self.out = (at_home(path) for path in (self.activations, self.out))
         for name in ("over", "changes"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} is a dictionary, got {getattr(self, name)!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_lens import SAE
 
-from bae_lens.files import new_directory
+from bae_lens.files import at_home, new_directory
 from bae_lens.model.bae import BAE
 from bae_lens.model.config import BAEConfig, check_device
 
@@ -46,7 +46,7 @@ def load(path: str | Path, device: str = "cpu", dtype: str | None = None) -> BAE
         >>> bae_lens.load(directory).cfg.d_sae
         64
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     architecture = _architecture(path)
     if architecture != BAEConfig.architecture():
         raise ValueError(f"{path / 'cfg.json'} is of architecture {architecture!r}, not 'bae': load it with load_sae")
@@ -64,7 +64,7 @@ def load_sae(source: str | Path, *, hook_name: str | None = None, device: str = 
         FileNotFoundError: If the directory or one of its files is missing.
         ValueError: If a file is truncated or does not belong to its configuration, or the hook point is not known.
     """
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_dir():
         _architecture(path)
         sae = _read(SAE, path, device, dtype)

@@ -11,7 +11,7 @@ from sae_lens import SAE
 import bae_lens
 from bae_lens.activations.text import iterate_documents
 from bae_lens.analyze.fidelity import Fidelity
-from bae_lens.files import check_output_file, write_text
+from bae_lens.files import at_home, check_output_file, write_text
 from bae_lens.model.bae import BinaryCode
 from bae_lens.report.assemble import page_html
 from bae_lens.report.collect import Collected, Shown, collect
@@ -60,7 +60,7 @@ class ReportOptions:
         for name, least in (("tokens", 2), ("top", 1), ("random", 0), ("around", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
-        if self.text is not None and not self.text.expanduser().is_file():
+        if self.text is not None and not at_home(self.text).is_file():
             raise FileNotFoundError(f"there is no file {self.text}: --text takes a text file, a document a line")
         if self.activations is None and not self.with_model:
             raise ValueError("--without-model needs --activations: without these, the model is run to have some")
@@ -189,7 +189,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _about(options: ReportOptions, sae: SAE[Any]) -> About:
-    path = Path(options.bae).expanduser()
+    path = at_home(options.bae)
     run = read_run(path) if path.is_dir() else None
     return About(
         path=options.bae,
@@ -217,7 +217,7 @@ def _source(options: ReportOptions, sae: SAE[Any], embedded: Embedded | None) ->
     name = options.model or sae.cfg.metadata.model_name
     if not name:
         raise ValueError(f"{options.bae} does not say which model it belongs to: give it (--model)")
-    is_embedded = embedded is not None and Path(name).expanduser().resolve() == embedded.model.resolve()
+    is_embedded = embedded is not None and at_home(name).resolve() == embedded.model.resolve()
     if options.text is None and not is_embedded:
         raise ValueError("give --activations, a directory of `bae-lens harvest`, or --text, for the model to run over")
     text = embedded.documents() if embedded is not None and options.text is None else iterate_documents(options.text or "")

@@ -14,6 +14,7 @@ from bae_lens.activations.models import load_model
 from bae_lens.activations.shards import Places
 from bae_lens.activations.text import Windows, tokenize
 from bae_lens.compare.data import CE_TOKENS, check_belongs, first_windows, windows_of
+from bae_lens.files import at_home
 
 CONTEXT_SIZE = 256
 CHARACTERS = 12
@@ -143,7 +144,7 @@ def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(Path(name).expanduser() if Path(name).expanduser().is_dir() else name)
+        return AutoTokenizer.from_pretrained(at_home(name) if at_home(name).is_dir() else name)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"there is no tokenizer of {name!r} to show the text with: give the model's directory or name (--model)"

@@ -12,7 +12,7 @@ from bae_lens.activations.text import read_documents, split_documents
 from bae_lens.checks import check_known
 from bae_lens.demo import demo_model_dir
 from bae_lens.demo.corpus import python_docs
-from bae_lens.files import write_text
+from bae_lens.files import at_home, write_text
 
 SIZES_FILE = Path(__file__).parent / "sizes.toml"
 EMBEDDED = "the embedded corpus"
@@ -59,13 +59,13 @@ class Bench:
             raise ValueError('--size small is for a Llama and a text of yours: give --model and --text, or take "tiny"')
         self.device = self.device or self.settings.get("device", "cpu")
         self.processes = self.settings.get("processes") if self.processes is None else self.processes
-        self.out = Path(self.out).expanduser().absolute()
+        self.out = at_home(self.out).absolute()
         if self.processes is not None and self.processes < 1:
             raise ValueError(f"--processes must be at least 1, got {self.processes}")
         if self.text is not None:
             check_is_there(self.text)
         for path in (self.evaluation, self.task):
-            if path is not None and not Path(path).expanduser().exists():
+            if path is not None and not at_home(path).exists():
                 raise FileNotFoundError(f"there is no {path}")
         if self.model is None:
             self.model = str(demo_model_dir())
@@ -121,7 +121,7 @@ class Bench:
     @property
     def splits_text(self) -> bool:
         """Whether the text is one to divide: a file, or the embedded corpus."""
-        return self.text is None or Path(self.text).expanduser().is_file()
+        return self.text is None or at_home(self.text).is_file()
 
     def hook(self, layer: int) -> str:
         """The hook point of the paper's layer l: the residual stream after l blocks."""
@@ -167,9 +167,7 @@ def layers_of(model: str) -> int:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(
-            Path(model).expanduser() if Path(model).expanduser().is_dir() else model
-        ).num_hidden_layers
+        return AutoConfig.from_pretrained(at_home(model) if at_home(model).is_dir() else model).num_hidden_layers
     except (OSError, ValueError, AttributeError) as error:
         raise FileNotFoundError(
             f"there is no Llama {model}: give a directory, or a name that the hub knows ({error})"

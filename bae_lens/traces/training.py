@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bae_lens.files import at_home
 from bae_lens.settings import as_json
 from bae_lens.training.config import Recipe, with_changes
 from bae_lens.training.recipes import PUBLISHED, get_recipe
@@ -31,7 +32,7 @@ class CellTraining:
     """Save each cell's BAE beside its figures, in baes/."""
 
     def __post_init__(self) -> None:
-        self.out = Path(self.out).expanduser()
+        self.out = at_home(self.out)
         if self.processes is None and not self.device.startswith("cpu"):
             self.processes = 1
 

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from bae_lens.activations.shard_writer import is_full
-from bae_lens.files import check_output_directory, check_writable, move_into, new_directory, write_json
+from bae_lens.files import at_home, check_output_directory, check_writable, move_into, new_directory, write_json
 from bae_lens.locks import LOCK, alone_in
 from bae_lens.model.bae import BAE
 from bae_lens.model.store import BAE_FILES, load
@@ -55,7 +55,7 @@ class RunDirectory:
             ValueError: If it holds a run of another recipe (each field that differs is named), or its recipe.json is not whole.
             PermissionError: If it cannot be written.
         """
-        directory = cls(Path(path).expanduser().absolute(), recipe)
+        directory = cls(at_home(path).absolute(), recipe)
         with ExitStack() as held:
             if not directory.is_finished():
                 held.enter_context(alone_in(directory.path))

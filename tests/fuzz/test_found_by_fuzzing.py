@@ -278,3 +278,9 @@ def test_a_figure_stays_in_its_directory_whatever_its_hook_point_is_called(good_
     names = [name for one in drawn for name in names_of(one)]
     assert "fig24-a-..-..-..-evil.png" in names
     assert all("/" not in name for name in names)
+
+
+def test_a_home_of_nobody_is_a_directory_that_is_not_there():
+    """It was a RuntimeError: Could not determine home directory."""
+    with pytest.raises(FileNotFoundError):
+        bae_lens.load("~nobody-of-this-name/bae")

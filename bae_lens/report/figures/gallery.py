@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from bae_lens.files import check_output_directory, check_writable, write_bytes, write_json, write_text
+from bae_lens.files import at_home, check_output_directory, check_writable, write_bytes, write_json, write_text
 from bae_lens.pictures.interactive import chart_html
 from bae_lens.pictures.static import chart_png, chart_svg
 from bae_lens.report.figures.entries import ENTRIES, Drawn, Entry, Missing
@@ -54,7 +54,7 @@ def draw_figures(root: str | Path, out: str | Path, say: Callable[[str], None] =
         FileNotFoundError: If there is no such directory of results.
         FileExistsError, PermissionError: If `out` holds something else, or cannot be written.
     """
-    out = Path(out).expanduser().absolute()
+    out = at_home(out).absolute()
     if (out / LIST).is_file():
         check_writable(out)
     else:

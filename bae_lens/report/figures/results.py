@@ -19,6 +19,7 @@ from bae_lens.compare.lines import Line
 from bae_lens.compare.table import line_from_json
 from bae_lens.comsem.projection import Map
 from bae_lens.comsem.results import MAPS
+from bae_lens.files import at_home
 from bae_lens.sweeps.task_report import from_json as sweep_from_json
 from bae_lens.sweeps.task_vectors import TaskSweep
 from bae_lens.traces.rows import Row, read_rows
@@ -90,7 +91,7 @@ def find_results(root: str | Path) -> list[Found]:
     Raises:
         FileNotFoundError: If there is no such directory.
     """
-    root = Path(root).expanduser()
+    root = at_home(root)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no directory {root}")
     found = []
