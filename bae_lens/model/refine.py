@@ -109,6 +109,8 @@ def _refine_chunk(objective: Objective, levels: Tensor, centred: Tensor, max_mov
     found = descend(objective, levels, centred, max_moves)
     rows = found.converged.nonzero().squeeze(1)
     for _ in range(exchanges):
+        if not len(rows):  # no code of these has come to a minimum within its moves
+            break
         codes, vectors = levels[rows], centred[rows]
         changed = exchange(objective, codes, vectors)
         if not len(changed):

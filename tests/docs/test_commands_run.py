@@ -28,6 +28,8 @@ class Run(NamedTuple):
 
 
 SHOWN = [
+    Run("README.md", "demo", "out.json", "--steps 20 --tokens 3000 --out runs/demo"),
+    Run("docs/comsem.md", "demo", "runs/named/bae/sae_weights.safetensors", "--steps 100 --tokens 3000 --out runs/named"),
     Run("README.md", "harvest", "acts/manifest.json", "--tokens 6000"),
     Run("README.md", "train", "runs/l1/sae_weights.safetensors", "--steps 40"),
     Run("docs/codec.md", "compress", "acts.baez"),
@@ -122,6 +124,12 @@ SHOWN = [
         "runs/changed/benchmark.json",
         "--r 2 --d 16 --samples 1024 --steps 100 --every 50",
     ),
+    Run(
+        "docs/codes_benchmark.md",
+        "bench-codes --model MODEL_DIR --text TEXT_FILE --hooks",
+        "runs/codes/benchmark.json",
+        "--kinds pca gaussian --tokens 3000 --steps 5 --out runs/codes",
+    ),
     Run("docs/figures.md", "figures", "figures/index.html"),
     Run("docs/report.md", "report", "report.html", "--tokens 2000 --features 40"),
     Run("docs/scaling.md", "plan --d-in 2048"),
@@ -143,8 +151,7 @@ LEFT_OUT = {
     "python benchmarks/": BY_HAND,
     "BAE_LENS_TEST_DATA=DATA python benchmarks/": BY_HAND,
     "torchrun": "starts four processes; tests/training/test_distributed.py trains over processes",
-    "bae-lens demo": "the main job, which tests/demo runs",
-    "bae-lens bench-codes": "hours at its own size; tests/benchmark runs it on less",
+    "bae-lens bench-codes": "hours at its own size, and a row of such a run; the one that is made small is above",
     "bae-lens plan --d-in 512 --tokens 1e6 --measure": "measures the machine; tests/capacity does too",
     "bae-lens interpret --model DIR --bae runs/l5 --text FILE --backend http": (
         "needs a language model; tests/comsem runs it against local servers"

@@ -60,6 +60,14 @@ def test_with_moves_enough_the_code_is_a_local_minimum_and_no_worse_than_the_sta
 
 
 @pytest.mark.parametrize("top", TOPS)
+def test_where_no_code_comes_to_a_minimum_none_is_exchanged(top):
+    problem = Problem(top, 1)
+    without, found = problem.refine(max_moves=1, exchanges=0), problem.refine(max_moves=1, exchanges=2)
+    assert not without.converged.any()
+    assert torch.equal(found.levels, without.levels)
+
+
+@pytest.mark.parametrize("top", TOPS)
 def test_a_vector_has_converged_exactly_if_no_move_is_left(top):
     problem = Problem(top, 50)
     just_in_time = 0
