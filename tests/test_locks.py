@@ -146,3 +146,14 @@ def test_who_waits_while_the_holder_leaves_and_removes_the_directory_is_alone_in
         assert (run / LOCK).is_file()
     thread.join()
     assert not (run / LOCK).exists()
+
+
+def test_who_could_not_take_the_lock_does_not_remove_that_of_another(tmp_path, monkeypatch):
+    def fails(path, wait=0.0):
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "take", fails)
+        with alone_in(tmp_path):
+            (tmp_path / LOCK).touch()  # of one who came meanwhile
+    assert (tmp_path / LOCK).exists()

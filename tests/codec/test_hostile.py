@@ -56,6 +56,7 @@ def test_what_is_forged_without_a_change_is_read(forge):
     for settings in ({"norm_bits": 8}, {"mode": "index"}):
         with bae_lens.codec.open(forge(**settings)) as z:
             z.verify()
+            assert bool(z[:].isfinite().all())
 
 
 @pytest.mark.parametrize(
